@@ -1,0 +1,1 @@
+create table meta (name text primary key, value text not null) strict, without rowid;
