@@ -3,11 +3,13 @@
 
 mod decision;
 mod home;
+mod srv;
 mod standing;
 mod user;
 
 pub use decision::*;
 pub use home::*;
+pub use srv::*;
 pub use standing::*;
 pub use user::*;
 
