@@ -30,4 +30,4 @@ pub mod queue;
 pub mod retry;
 pub mod store;
 pub mod telemetry;
-pub mod worker;
+// pub mod worker;

@@ -1,6 +1,6 @@
 //! What should happen to one user, and why: values that can be printed, stored and compared.
 
-use super::{Assignment, DigestReadiness, HomeId, PasswordDate, Timestamp, WriteBackValues};
+use super::{Assignment, DigestReadiness, HomeId, PasswordDate, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -12,8 +12,6 @@ pub struct Decision {
     pub rule: Option<String>,
     /// The e-mail domain whose SRV answer was used or is missing.
     pub mail_domain: Option<String>,
-    /// What is ours in the directory, as seen now: what was applied, or is adopted.
-    pub ours: WriteBackValues,
     /// Look again then, even if nothing happens.
     pub look_again_at: Option<Timestamp>,
 }

@@ -3,15 +3,21 @@
 
 mod decision;
 mod home;
+mod outcome;
+mod rules;
 mod srv;
 mod standing;
 mod user;
+mod write;
 
 pub use decision::*;
 pub use home::*;
+pub use outcome::*;
+pub use rules::*;
 pub use srv::*;
 pub use standing::*;
 pub use user::*;
+pub use write::*;
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

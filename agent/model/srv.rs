@@ -63,3 +63,13 @@ pub struct SrvFact {
     /// The last question was not answered with certainty.
     pub last_error: Option<String>,
 }
+
+impl SrvFact {
+    /// The answer that a new decision may rest on: unknown while a certain answer contradicts the last certain one.
+    pub fn effective(&self) -> SrvAnswer {
+        match &self.contradicted {
+            Some(_) => SrvAnswer::Unknown { why: "answers contradict each other; waiting for them to hold".into() },
+            None => self.answer.clone(),
+        }
+    }
+}

@@ -185,6 +185,8 @@ pub struct Standing {
     pub version: u64,
     /// The newest log row taken in.
     pub sequence: Sequence,
+    /// When the newest change was heard of.
+    pub heard_at: Timestamp,
     /// When this store first saw the user.
     pub first_seen: Timestamp,
     pub updated_at: Timestamp,
@@ -195,8 +197,12 @@ pub struct Standing {
     pub reserved: Option<Assignment>,
     /// Set when `reserved` only rests: it takes no place at the home.
     pub released_at: Option<Timestamp>,
+    /// A home whose place is still taken, because the directory has not confirmed that the user left it.
+    pub leaving: Option<HomeId>,
     /// What we wrote last, or adopted: what is ours in the directory.
     pub applied: WriteBackValues,
+    /// What was ours before the last write, and when that was: a record read before the write still shows it.
+    pub previous: Option<(WriteBackValues, Timestamp)>,
     pub status: Status,
     pub digest: DigestReadiness,
     /// The password date (or its absence) for which the directory was already asked to demand a new password.
@@ -214,6 +220,8 @@ pub struct Standing {
     pub approved: Option<String>,
     /// Whether an enablement was told on the outcome feed and not yet taken back.
     pub told_enabled: bool,
+    /// The wait or problem told last, so that it is told once.
+    pub told: Option<String>,
 }
 
 /// The date of a password as the directory tells it: opaque text, compared for equality only; `None` where it has none.
@@ -227,13 +235,16 @@ impl Standing {
             key,
             version: 0,
             sequence: Sequence::default(),
+            heard_at: now,
             first_seen: now,
             updated_at: now,
             record: UserRecord::default(),
             presence: Presence::Present,
             reserved: None,
             released_at: None,
+            leaving: None,
             applied: WriteBackValues::default(),
+            previous: None,
             status: Status::Ignored,
             digest: DigestReadiness::NotRequired,
             reset_asked_for: None,
@@ -244,7 +255,14 @@ impl Standing {
             wishes: UserWishes::default(),
             approved: None,
             told_enabled: false,
+            told: None,
         }
+    }
+
+    /// The homes at which this user takes a place: where assigned, and where the directory still may say so.
+    pub fn occupies(&self) -> (Option<&HomeId>, Option<&HomeId>) {
+        let holds = self.holds().map(|assignment| &assignment.home);
+        (holds, self.leaving.as_ref().filter(|home| Some(*home) != holds))
     }
 
     /// The assignment that takes a place now; `None` when it only rests.
