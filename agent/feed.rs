@@ -119,7 +119,7 @@ impl Feed {
     /// A reader at or behind this has seen everybody who carries our values: assignments may begin.
     pub fn carriers_complete(&self) -> Result<Option<Sequence>, StoreError> {
         let seq = sql::meta_number(&self.connection, meta::CARRIERS_COMPLETE)?;
-        Ok(seq.map(|seq| Ok::<_, StoreError>(Sequence { epoch: self.epoch()?, seq })).transpose()?)
+        seq.map(|seq| Ok(Sequence { epoch: self.epoch()?, seq })).transpose()
     }
 
     /// What changed behind `cursor`, at most `limit` rows read. `Sequence::default()` begins: everybody present is told
