@@ -1,1 +1,299 @@
-//! (to be written)
+//! An entry as read becomes a user's record, a container, a group, or none of our business.
+//!
+//! Only configured attributes enter a record, and secrets never do, configured or not (promise 10).
+//! Nothing here decides about a user, and nothing here fails: what cannot be carried is left out and said in the record.
+
+use super::Entry;
+use crate::model::{UserKey, UserRecord, Value, is_below_or_equal, normalized_dn};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+/// Values a record may hold. A group of ten thousand is fine; a user in ten thousand groups is a mistake.
+pub const RECORD_VALUES_MAX: usize = 10_000;
+/// Octets of values a record may hold.
+pub const RECORD_BYTES_MAX: usize = 4 << 20;
+
+/// Record attribute that says, in words, why the entry could not be carried as it is. The `;` keeps it apart from the
+/// directory's own names, which come without options.
+pub const PROBLEM: &str = "homeward;problem";
+/// Groups whose member the user is. The directory's, or computed where the server has none.
+pub const MEMBER_OF: &str = "memberof";
+/// Groups, named by rules with `nested = true`, whose member the user is through other groups. Always computed.
+pub const MEMBER_OF_NESTED: &str = "memberof;nested";
+
+/// Never read into a record, whatever the configuration asks for. Lower case, sorted.
+const SECRETS: &[&str] = &[
+    "authpassword",
+    "currentvalue",
+    "dbcspwd",
+    "initialauthincoming",
+    "initialauthoutgoing",
+    "ipanthash",
+    "ipatokenotpkey",
+    "ipatokenradiussecret",
+    "krbextradata",
+    "krbmkey",
+    "krbprincipalkey",
+    "krbpwdhistory",
+    "lmpwdhistory",
+    "ms-mcs-admpwd",
+    "msds-groupmsamembership",
+    "msds-managedpassword",
+    "msfve-keypackage",
+    "msfve-recoverypassword",
+    "mslaps-encrypteddsrmpassword",
+    "mslaps-encrypteddsrmpasswordhistory",
+    "mslaps-encryptedpassword",
+    "mslaps-encryptedpasswordhistory",
+    "mslaps-password",
+    "mspkiaccountcredentials",
+    "ntpwdhistory",
+    "oathsecret",
+    "olcrootpw",
+    "passwordhistory",
+    "priorvalue",
+    "pwdhistory",
+    "sambacleartextpassword",
+    "sambalmpassword",
+    "sambantpassword",
+    "sambapasswordhistory",
+    "supplementalcredentials",
+    "trustauthincoming",
+    "trustauthoutgoing",
+    "unicodepwd",
+    "unixuserpassword",
+    "userpassword",
+    "userpkcs12",
+];
+
+const CONTAINER_CLASSES: &[&str] = &[
+    "organizationalunit",
+    "organization",
+    "domain",
+    "dcobject",
+    "country",
+    "locality",
+    "container",
+    "nscontainer",
+    "builtindomain",
+];
+
+const GROUP_CLASSES: &[&str] = &["groupofnames", "groupofuniquenames", "groupofentries", "group"];
+
+/// Whether an attribute holds a password, a verifier or a key. Any case, with or without options.
+pub fn is_secret(attribute: &str) -> bool {
+    let name = attribute.split(';').next().unwrap_or_default();
+    SECRETS.iter().any(|secret| secret.eq_ignore_ascii_case(name))
+}
+
+/// What a user is, by configuration: below the base, and matching the filter.
+pub struct Shape {
+    base_norm: String,
+    record_attributes: HashSet<String>,
+    user_filter: Box<dyn Fn(&UserRecord) -> bool + Send>,
+}
+
+impl Shape {
+    /// `record_attributes`: any case; must include what `user_filter` looks at. Secret ones are dropped.
+    pub fn new<'a>(
+        base: &str,
+        record_attributes: impl IntoIterator<Item = &'a str>,
+        user_filter: Box<dyn Fn(&UserRecord) -> bool + Send>,
+    ) -> Shape {
+        let record_attributes = record_attributes
+            .into_iter()
+            .filter(|name| !is_secret(name))
+            .map(|name| name.split(';').next().unwrap_or_default().to_ascii_lowercase())
+            .collect();
+        Shape { base_norm: normalized_dn(base), record_attributes, user_filter }
+    }
+
+    /// Whether a DN, as a server writes it, lies at or below the base.
+    pub fn contains(&self, dn: &str) -> bool {
+        is_below_or_equal(&normalized_dn(dn), &self.base_norm)
+    }
+}
+
+/// What an entry is to us.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Mapped {
+    User {
+        record: UserRecord,
+        dn_norm: String,
+    },
+    Container {
+        dn: String,
+    },
+    /// `members`: normalized DNs, direct ones only.
+    Group {
+        dn: String,
+        members: BTreeSet<String>,
+    },
+    /// In the base, and nothing that we follow: no user by the filter.
+    Other,
+    OutOfScope {
+        dn: String,
+    },
+}
+
+/// Takes the entry, so that names and values are moved rather than copied.
+pub fn classify(shape: &Shape, entry: Entry) -> (UserKey, Mapped) {
+    let key = entry.key;
+    let classes = || entry.values("objectclass").iter();
+    let is_any =
+        |names: &[&str]| classes().any(|class| names.iter().any(|name| class.eq_ignore_ascii_case(name.as_bytes())));
+    // A group counts wherever it lives: its members are what matters, and a rule may name one outside the base.
+    if is_any(GROUP_CLASSES) {
+        let members = ["member", "uniquemember"]
+            .into_iter()
+            .flat_map(|name| entry.values(name))
+            .filter_map(|value| std::str::from_utf8(value).ok())
+            .map(normalized_dn)
+            .collect();
+        return (key, Mapped::Group { dn: entry.dn, members });
+    }
+    let dn_norm = normalized_dn(&entry.dn);
+    if !is_below_or_equal(&dn_norm, &shape.base_norm) {
+        return (key, Mapped::OutOfScope { dn: entry.dn });
+    }
+    if is_any(CONTAINER_CLASSES) {
+        return (key, Mapped::Container { dn: entry.dn });
+    }
+    let record = record(shape, entry);
+    if (shape.user_filter)(&record) { (key, Mapped::User { record, dn_norm }) } else { (key, Mapped::Other) }
+}
+
+fn record(shape: &Shape, entry: Entry) -> UserRecord {
+    let mut attributes: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    let (mut count, mut bytes) = (0, 0);
+    for (name, values) in entry.attributes {
+        if values.is_empty() || !shape.record_attributes.contains(&name) {
+            continue;
+        }
+        count += values.len();
+        bytes += values.iter().map(Vec::len).sum::<usize>();
+        // `cn` and `cn;lang-fr` both arrive as `cn`.
+        attributes.entry(name).or_default().extend(values.into_iter().map(value));
+    }
+    let mut problems = Vec::new();
+    while count > RECORD_VALUES_MAX || bytes > RECORD_BYTES_MAX {
+        let size = |values: &Vec<Value>| values.iter().map(|value| value.as_bytes().len()).sum::<usize>();
+        let by_count = count > RECORD_VALUES_MAX;
+        let Some((name, values)) = attributes
+            .iter()
+            .max_by_key(|(_, values)| if by_count { values.len() } else { size(values) })
+            .map(|(name, values)| (name.clone(), (values.len(), size(values))))
+        else {
+            break;
+        };
+        attributes.remove(&name);
+        count -= values.0;
+        bytes -= values.1;
+        problems.push(Value::Text(if by_count {
+            format!("{name} has {} values; an entry may have {RECORD_VALUES_MAX}", values.0)
+        } else {
+            format!("{name} is {} octets long; an entry may have {RECORD_BYTES_MAX}", values.1)
+        }));
+    }
+    let mut record = UserRecord { dn: entry.dn, attributes };
+    record.set(PROBLEM, problems);
+    record
+}
+
+fn value(octets: Vec<u8>) -> Value {
+    String::from_utf8(octets).map_or_else(|not_text| Value::Bytes(not_text.into_bytes()), Value::Text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape() -> Shape {
+        Shape::new(
+            "dc=example,dc=com",
+            ["objectClass", "uid", "mail", "memberOf", "userPassword", "unicodePwd", "krbPrincipalKey", "photo"],
+            Box::new(|record| {
+                record.values("objectclass").iter().any(|class| class.as_text() == Some("inetOrgPerson"))
+            }),
+        )
+    }
+
+    fn entry(dn: &str, attributes: &[(&str, &[&str])]) -> Entry {
+        Entry {
+            key: UserKey([7; 16]),
+            dn: dn.into(),
+            attributes: attributes
+                .iter()
+                .map(|(name, values)| {
+                    ((*name).to_owned(), values.iter().map(|value| value.as_bytes().to_vec()).collect())
+                })
+                .collect(),
+        }
+    }
+
+    fn user(extra: Vec<(String, Vec<Vec<u8>>)>) -> UserRecord {
+        let mut entry = entry("uid=ann,dc=example,dc=com", &[("objectclass", &["inetOrgPerson"]), ("uid", &["ann"])]);
+        entry.attributes.extend(extra);
+        match classify(&shape(), entry).1 {
+            Mapped::User { record, .. } => record,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn only_configured_attributes_enter_a_record() {
+        let record = user(vec![("description".into(), vec![b"private".to_vec()])]);
+        assert_eq!(record.attributes.keys().collect::<Vec<_>>(), ["objectclass", "uid"]);
+    }
+
+    #[test]
+    fn promise_10_a_secret_never_enters_a_record_even_when_configured() {
+        let record = user(
+            ["userpassword", "unicodepwd", "krbprincipalkey"]
+                .map(|name| (name.to_owned(), vec![b"hunter2".to_vec()]))
+                .to_vec(),
+        );
+        assert!(!serde_json::to_string(&record).unwrap().contains("hunter2"));
+        for name in SECRETS {
+            assert!(is_secret(name) && is_secret(&format!("{};binary", name.to_uppercase())), "{name}");
+        }
+        assert!(!is_secret("mail"));
+    }
+
+    #[test]
+    fn an_entry_is_a_user_a_container_a_group_something_else_or_elsewhere() {
+        let of = |dn: &str, class: &str| classify(&shape(), entry(dn, &[("objectclass", &[class])])).1;
+        assert!(matches!(of("UID=a, DC=Example,dc=com", "inetOrgPerson"), Mapped::User { .. }));
+        assert!(matches!(of("ou=a,dc=example,dc=com", "OrganizationalUnit"), Mapped::Container { .. }));
+        assert!(matches!(of("cn=a,dc=example,dc=com", "device"), Mapped::Other));
+        assert!(matches!(of("uid=a,dc=example,dc=org", "inetOrgPerson"), Mapped::OutOfScope { .. }));
+        let group = entry("cn=g,dc=elsewhere", &[("objectclass", &["groupOfNames"]), ("member", &["UID=A, dc=x"])]);
+        let Mapped::Group { members, .. } = classify(&shape(), group).1 else { panic!("no group") };
+        assert_eq!(members, BTreeSet::from(["uid=a,dc=x".to_owned()]));
+    }
+
+    #[test]
+    fn octets_that_are_no_text_and_a_long_value_are_carried_whole() {
+        let long = vec![b'x'; 1 << 20];
+        let record = user(vec![("photo".into(), vec![vec![0xff, 0xfe], long.clone()])]);
+        assert_eq!(record.values("photo"), [Value::Bytes(vec![0xff, 0xfe]), Value::from_bytes(&long)]);
+        assert_eq!(record.values(PROBLEM), []);
+    }
+
+    #[test]
+    fn values_of_one_attribute_with_and_without_options_come_together() {
+        let record = user(vec![("mail".into(), vec![b"a@x".to_vec()]), ("mail".into(), vec![b"b@x".to_vec()])]);
+        assert_eq!(record.values("mail").len(), 2);
+    }
+
+    #[test]
+    fn an_entry_beyond_a_limit_keeps_the_rest_and_says_what_is_left_out() {
+        let groups = |n: usize| vec![("memberof".to_owned(), vec![b"cn=g".to_vec(); n])];
+        assert_eq!(user(groups(RECORD_VALUES_MAX - 2)).values(PROBLEM), []);
+        let record = user(groups(RECORD_VALUES_MAX - 1));
+        assert!(record.text(PROBLEM).unwrap().contains("memberof has 9999 values"), "{record:?}");
+        assert_eq!(record.text("uid"), Some("ann"));
+        let record = user(vec![("photo".into(), vec![vec![b'x'; RECORD_BYTES_MAX]])]);
+        assert!(record.text(PROBLEM).unwrap().contains("photo is 4194304 octets long"));
+        assert_eq!(record.values("photo"), []);
+    }
+}
