@@ -173,7 +173,7 @@ async fn not_knowing_is_said_as_such() {
         let server = FailingDns::start(std::slice::from_ref(&cue));
         let started = Instant::now();
         let answered = resolver(server.address()).ask("_rvp._tcp", "example.com").await;
-        println!("{cue:?}: {answered:?}"); // shown when it fails
+        println!("{cue:?}: {answered:?} after {:?}", started.elapsed()); // shown when it fails
         let why = unknown(answered);
         assert!(!why.is_empty() && started.elapsed() < seconds(10), "{cue:?}: {why} after {:?}", started.elapsed());
     }
@@ -189,6 +189,17 @@ async fn a_server_that_is_gone_is_unknown_until_it_is_back() {
     assert!(started.elapsed() < seconds(10), "{:?}", started.elapsed());
     nsd.set_zone("example.com", ZONE);
     assert_eq!(resolver.ask("_rvp._tcp", "example.com").await.answer, present("im.example.com"));
+}
+
+#[tokio::test]
+async fn one_dead_server_of_two_hides_nothing() {
+    let dead = FailingDns::start(&[Cue::Silence]);
+    let nsd = Nsd::start(&[("example.com", ZONE)]);
+    for servers in [[dead.address(), nsd.address()], [nsd.address(), dead.address()]] {
+        let resolver = SrvResolver::new(&servers).unwrap();
+        assert_eq!(resolver.ask("_rvp._tcp", "example.com").await.answer, present("im.example.com"));
+        assert_eq!(resolver.ask("_rvp._tcp", "nothing.example.com").await.answer, SrvAnswer::Absent);
+    }
 }
 
 #[tokio::test]
