@@ -35,3 +35,36 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+/// A URL that may be shown: without user and password, and without a query, which may hold a token.
+pub fn without_credentials(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let authority_end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(authority_end);
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let (path, query) = match path.find(['?', '#']) {
+        Some(at) => (path.get(..at).unwrap_or_default(), "?…"),
+        None => (path, ""),
+    };
+    let separator = if scheme.is_empty() { "" } else { "://" };
+    format!("{scheme}{separator}{host}{path}{query}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shown_url_holds_no_secret() {
+        for (url, shown) in [
+            ("http://im1.example.com:9090/metrics", "http://im1.example.com:9090/metrics"),
+            ("http://ann:pa@ss@im1.example.com/metrics", "http://im1.example.com/metrics"),
+            ("https://im1.example.com/load?token=secret", "https://im1.example.com/load?…"),
+            ("https://im1.example.com?token=a@b", "https://im1.example.com?…"),
+            ("ldapi://%2Frun%2Fslapd", "ldapi://%2Frun%2Fslapd"),
+            ("", ""),
+        ] {
+            assert_eq!(without_credentials(url), shown);
+        }
+    }
+}

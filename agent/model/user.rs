@@ -47,6 +47,16 @@ impl<'de> Deserialize<'de> for UserKey {
     }
 }
 
+impl schemars::JsonSchema for UserKey {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "UserKey".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "format": "uuid" })
+    }
+}
+
 /// One attribute value. Directories hold octets; most are text.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Value {
@@ -117,6 +127,26 @@ impl<'de> Deserialize<'de> for Value {
             }
         }
         deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl schemars::JsonSchema for Value {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Value".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "Text, or octets that are no text.",
+            "anyOf": [
+                { "type": "string" },
+                {
+                    "type": "object",
+                    "properties": { "base64": { "type": "string", "contentEncoding": "base64" } },
+                    "required": ["base64"],
+                },
+            ],
+        })
     }
 }
 

@@ -1,1 +1,3 @@
-//! (to be written)
+//! What leaves the agent: events for other systems. Nothing here decides or stores anything.
+
+pub mod event;
