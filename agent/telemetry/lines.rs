@@ -141,7 +141,7 @@ pub fn source_entry_unreadable(key: Option<UserKey>, error: &str) {
     );
 }
 
-/// Also says what the account must be able to do.
+/// Rights, base or server are not as needed: tried again at the longest interval.
 pub fn source_held(server: &str, error: &str, hint: &str) {
     error!(
         line = "source.held",
@@ -203,7 +203,7 @@ pub fn user_waiting(key: UserKey, login: &str, on: &Blocker) {
     info!(line = "user.waiting", user.key = %key, user.login = login, on, "{login} ({key}) {blocker}");
 }
 
-/// The directory reuses nothing: another key under a known address.
+/// A reloaded directory has new keys: the reservation passes on.
 pub fn user_inherited(key: UserKey, from: UserKey) {
     info!(line = "user.inherited", user.key = %key, user.key_from = %from, "{key} took the place and address over from {from}, which is gone");
 }
