@@ -1,12 +1,19 @@
 //! The configuration as checked: durations parsed, homes and filters known, defaults filled in.
 //! `file` mirrors the TOML as written; only this reaches the rest of the program.
 
-pub mod check;
+mod check;
 pub mod file;
+mod read;
+mod show;
 
+pub use file::schema_json;
+
+use crate::error::{Disposition, Hint};
 use crate::model::{Home, Timestamp};
 use secrecy::SecretString;
-use std::path::PathBuf;
+use serde::Serialize;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Everything the operator said, checked.
@@ -26,6 +33,123 @@ pub struct Config {
     pub guard: Guard,
     pub queue: Queue,
     pub log: Log,
+    /// What was accepted, but looks wrong.
+    pub warnings: Vec<Finding>,
+}
+
+/// Where the configuration is looked for when nobody says so.
+pub const DEFAULT_PATHS: [&str; 2] = ["/etc/homeward/homeward.toml", "homeward.toml"];
+
+/// A configuration file may be this long, in bytes.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// What the checks need from outside of the file.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// `$CREDENTIALS_DIRECTORY`: where systemd puts the password.
+    pub credentials: Option<PathBuf>,
+    /// Whether a text is an RFC 4515 filter; the error says why not.
+    pub parse_filter: fn(&str) -> Result<(), String>,
+}
+
+/// Something wrong with one setting.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Finding {
+    /// `directory.url`, `home[1].capacity` (counted from 0); empty: the file as a whole.
+    pub key: String,
+    /// Counted from 1.
+    pub line: Option<usize>,
+    pub text: String,
+    pub hint: String,
+}
+
+impl Finding {
+    /// `[directory]`, `[[home]]`: as the operator wrote it.
+    pub fn section(&self) -> Option<String> {
+        let (section, _) = self.key.rsplit_once('.').unwrap_or((&self.key, ""));
+        let (name, rest) = match section.split_once('[') {
+            Some((name, rest)) => (name, rest.split_once(']').map(|(_, rest)| rest)),
+            None => (section, None),
+        };
+        match (name, rest) {
+            ("", _) => None,
+            (name, None) if self.key.contains('.') => Some(format!("[{name}]")),
+            (_, None) => None,
+            (name, Some(below)) => Some(format!("[[{name}]]{below}")),
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)?;
+        if let Some(section) = self.section() {
+            write!(f, " in {section}")?;
+        }
+        if let Some(line) = self.line {
+            write!(f, " (line {line})")?;
+        }
+        write!(f, "; {}", self.hint)
+    }
+}
+
+/// Everything that is wrong with a configuration, at once.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the configuration {} cannot be used:{}", path.display(), findings.iter().map(|finding| format!("\n  {finding}")).collect::<String>())]
+pub struct ConfigError {
+    pub path: PathBuf,
+    /// In the order of their lines.
+    pub findings: Vec<Finding>,
+}
+
+impl ConfigError {
+    /// `EX_CONFIG` of sysexits.h; the unit file does not start the agent again after it.
+    pub const EXIT_CODE: u8 = 78;
+
+    pub fn disposition(&self) -> Disposition {
+        Disposition::Hold
+    }
+
+    pub fn hint(&self) -> Hint {
+        Hint(format!("correct {}, then: homeward check", self.path.display()))
+    }
+}
+
+impl Config {
+    /// Reads and checks the file, else the first of `DEFAULT_PATHS` that exists.
+    pub fn load(path: Option<&Path>, parse_filter: fn(&str) -> Result<(), String>) -> Result<Config, ConfigError> {
+        let path = match path {
+            Some(path) => path,
+            None => {
+                DEFAULT_PATHS.iter().map(Path::new).find(|path| path.exists()).unwrap_or(Path::new(DEFAULT_PATHS[0]))
+            }
+        };
+        let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+        let text = read_file(path).map_err(|error| ConfigError {
+            path: path.to_owned(),
+            findings: vec![Finding {
+                key: String::new(),
+                line: None,
+                text: format!("the file cannot be read: {error}"),
+                hint: "name another one with --config FILE".into(),
+            }],
+        })?;
+        Config::parse(&text, path, &Surroundings { credentials, parse_filter })
+    }
+
+    /// Checks a text as if `path` held it.
+    pub fn parse(text: &str, path: &Path, around: &Surroundings) -> Result<Config, ConfigError> {
+        let reading = read::read(text);
+        let checked = if reading.failed { Err(reading.findings) } else { check::check(reading, path, around) };
+        checked.map_err(|findings| ConfigError { path: path.to_owned(), findings })
+    }
+}
+
+fn read_file(path: &Path) -> std::io::Result<String> {
+    if std::fs::metadata(path)?.len() > FILE_BYTES_MAX {
+        return Err(std::io::Error::other(format!("it is longer than {FILE_BYTES_MAX} bytes")));
+    }
+    std::fs::read_to_string(path)
 }
 
 #[derive(Clone, Debug)]
@@ -57,7 +181,6 @@ pub struct Directory {
     pub bind: Bind,
     pub tls: Tls,
     pub allow_plaintext: bool,
-    pub poll_interval: Duration,
     pub sweep_interval: Duration,
     pub attributes: Attributes,
 }
@@ -113,7 +236,7 @@ pub enum TlsMode {
 }
 
 /// Names of attributes in the directory. `None`: the flavour's default. As written, any case.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Attributes {
     pub login: Option<String>,
     pub mail: Option<String>,
@@ -123,7 +246,7 @@ pub struct Attributes {
     pub extra: Vec<String>,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct RuleConfig {
     pub name: String,
     /// RFC 4515, already known to parse.
@@ -145,7 +268,7 @@ pub enum Action {
     Ignore,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Im {
     pub profile: Profile,
     /// `_rvp._tcp`: asked below the e-mail domain.
@@ -170,6 +293,27 @@ pub enum Profile {
     Matrix,
 }
 
+impl Profile {
+    /// The SRV service that clients of this kind ask for.
+    pub fn srv(self) -> &'static str {
+        match self {
+            Profile::Exchange => "_rvp._tcp",
+            Profile::Xmpp => "_xmpp-client._tcp",
+            Profile::Sip => "_sips._tcp",
+            Profile::Matrix => "_matrix-fed._tcp",
+        }
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Profile::Exchange => "exchange",
+            Profile::Xmpp => "xmpp",
+            Profile::Sip => "sip",
+            Profile::Matrix => "matrix",
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnChange {
@@ -179,7 +323,7 @@ pub enum OnChange {
 }
 
 /// Attribute names that results are written to, as written in the configuration. Empty name: not written.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct WriteBackNames {
     pub address: String,
     pub url: String,
@@ -196,7 +340,7 @@ pub struct Dns {
     pub confirm: Duration,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Digest {
     pub required: bool,
     /// When reversible storage came into force. `None` = auto.
@@ -212,7 +356,7 @@ pub enum DigestAction {
     Expire,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct Guard {
     pub releases: u32,
     pub releases_percent: u32,
