@@ -1,1 +1,3 @@
-//! (to be written)
+//! What should be: pure functions over values.
+
+pub mod filter;
