@@ -22,6 +22,8 @@
 
 mod parse;
 mod syntax;
+#[cfg(test)]
+mod tests;
 
 use crate::model::UserRecord;
 use parse::Item;
