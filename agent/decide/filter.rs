@@ -126,6 +126,7 @@ impl Filter {
                 // Written as the rule that means it, so that what is printed can be read again.
                 test.text = format!("memberOf:{IN_CHAIN}:={value}");
                 test.attribute = Some(NESTED_MEMBERSHIP.to_owned());
+                test.in_dn = false;
             }
         });
         self
