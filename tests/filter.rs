@@ -108,6 +108,7 @@ const ATTRIBUTES: &[(&str, Kind)] = &[
     ("manager", Kind::Dn),
     ("seeAlso", Kind::Dn),
     ("objectClass", Kind::Class),
+    ("structuralObjectClass", Kind::Class),
     ("userPassword", Kind::Octets),
     ("entryUUID", Kind::Uuid),
     ("hasSubordinates", Kind::Boolean),

@@ -52,6 +52,7 @@ const ATTRIBUTES: &[Row] = {
     &[
         // RFC 4512, RFC 4530, operational.
         (&["objectclass"], "2.5.4.0", ObjectClass, Nothing),
+        (&["structuralobjectclass"], "2.5.21.9", ObjectClass, Nothing),
         (&["createtimestamp"], "2.5.18.1", Time, Ordering),
         (&["modifytimestamp"], "2.5.18.2", Time, Ordering),
         (&["creatorsname"], "2.5.18.3", Dn, Nothing),
