@@ -6,12 +6,14 @@ mod home;
 mod srv;
 mod standing;
 mod user;
+mod write;
 
 pub use decision::*;
 pub use home::*;
 pub use srv::*;
 pub use standing::*;
 pub use user::*;
+pub use write::*;
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
