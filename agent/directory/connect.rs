@@ -1,15 +1,20 @@
 //! From a URL to a connection: where to connect, TLS, bind, and words for everything that can go wrong on the way.
 //! It never retries, never logs and never falls back from TLS to plain text: the caller decides what follows a failure.
 
-use crate::config::{Tls, TlsMode};
+use super::guard;
+use crate::config::{Bind, Directory, Tls, TlsMode};
 use crate::error::{Disposition, Hint};
+use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, LdapError, StdStream};
+use rustls::CertificateError;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use secrecy::ExposeSecret as _;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixStream};
 
 /// A quiet connection is probed after 30 s, every 10 s, and given up after 3 probes; unacknowledged data after 60 s.
 /// Without this a pulled cable looks like a quiet directory for ever.
@@ -225,6 +230,186 @@ fn unreachable(endpoint: &Endpoint, cause: std::io::Error) -> ConnectError {
     }
 }
 
+/// A byte stream to a directory server.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// A connection, ready for LDAP: TLS is up where the endpoint wants it, nobody has bound. `timeout` is for each step.
+pub async fn open(endpoint: &Endpoint, tls: &Tls, timeout: Duration) -> Result<Box<dyn Duplex>, ConnectError> {
+    let (host, starttls) = match (&endpoint.address, endpoint.security) {
+        (Address::Unix(path), _) => {
+            let stream = UnixStream::connect(path).await.map_err(|cause| unreachable(endpoint, cause))?;
+            return Ok(Box::new(stream));
+        }
+        (Address::Tcp { .. }, Security::Plain) => return Ok(Box::new(tcp(endpoint, timeout).await?)),
+        (Address::Tcp { host, .. }, security) => (host, security == Security::StartTls),
+    };
+    let config = tls_config(tls)?;
+    let name = ServerName::try_from(host.clone())
+        .map_err(|_| ConnectError::BadUrl { url: endpoint.url.clone(), problem: "its host is no host name".into() })?;
+    let mut stream = tcp(endpoint, timeout).await?;
+    let timed_out = |doing| ConnectError::Timeout { url: endpoint.url.clone(), doing, after: timeout };
+    if starttls {
+        tokio::time::timeout(timeout, start_tls(endpoint, &mut stream))
+            .await
+            .map_err(|_| timed_out("asking for StartTLS"))??;
+    }
+    let handshake = tokio_rustls::TlsConnector::from(config).connect(name, stream);
+    let stream = tokio::time::timeout(timeout, handshake)
+        .await
+        .map_err(|_| timed_out("setting up TLS"))?
+        .map_err(|cause| tls_refusal(endpoint, cause))?;
+    Ok(Box::new(stream))
+}
+
+/// The StartTLS operation: request and answer fit one small message each.
+async fn start_tls(endpoint: &Endpoint, stream: &mut TcpStream) -> Result<(), ConnectError> {
+    const REQUEST: &[u8] = b"\x30\x1d\x02\x01\x01\x77\x18\x80\x161.3.6.1.4.1.1466.20037";
+    const ANSWER_MAX_BYTES: usize = 4096;
+    let lost = |cause| ConnectError::Unreachable { url: endpoint.url.clone(), cause };
+    stream.write_all(REQUEST).await.map_err(lost)?;
+    let mut answer = Vec::new();
+    let length = loop {
+        match guard::message_length(&answer).map_err(lost)? {
+            Some(length) => break length,
+            None if answer.len() < ANSWER_MAX_BYTES && stream.read_buf(&mut answer).await.map_err(lost)? > 0 => {}
+            None => return Err(ConnectError::Closed { url: endpoint.url.clone(), doing: "asking for StartTLS" }),
+        }
+    };
+    // Anything after the answer came before TLS protects it: somebody injected it.
+    match extended_result(&answer) {
+        Some(0) if answer.len() == length => Ok(()),
+        code => Err(ConnectError::StartTlsRefused { url: endpoint.url.clone(), code: code.unwrap_or(2) }),
+    }
+}
+
+/// The result code of an ExtendedResponse: message, message id, [APPLICATION 24], ENUMERATED.
+fn extended_result(message: &[u8]) -> Option<u32> {
+    let inside = |bytes: &[u8], tag: u8| -> Option<std::ops::Range<usize>> {
+        let (header, content) = guard::header(bytes).ok()??;
+        (bytes.first() == Some(&tag) && bytes.len() >= header + content).then_some(header..header + content)
+    };
+    let message = message.get(inside(message, 0x30)?)?;
+    let operation = message.get(inside(message, 0x02)?.end..)?;
+    let operation = operation.get(inside(operation, 0x78)?)?;
+    match operation.get(inside(operation, 0x0a)?)? {
+        [code] => Some(u32::from(*code)),
+        _ => None,
+    }
+}
+
+fn tls_refusal(endpoint: &Endpoint, cause: std::io::Error) -> ConnectError {
+    let url = endpoint.url.clone();
+    let certificate = match cause.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(problem)) => problem,
+        Some(_) => return ConnectError::Tls { url, cause },
+        None => return ConnectError::Unreachable { url, cause },
+    };
+    match certificate {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => ConnectError::CertificateExpired { url },
+        CertificateError::NotValidForName => ConnectError::CertificateName { url, names: Vec::new() },
+        CertificateError::NotValidForNameContext { presented, .. } => {
+            ConnectError::CertificateName { url, names: presented.clone() }
+        }
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => ConnectError::CertificateIssuer { url },
+        _ => ConnectError::Tls { url, cause },
+    }
+}
+
+/// Connects to the first of the configured servers that takes us, and binds. `timeout` is for each step.
+///
+/// # Errors
+/// What the last server said.
+pub async fn connect(directory: &Directory, timeout: Duration) -> Result<(Ldap, Endpoint), ConnectError> {
+    let mut last = ConnectError::NoUrl;
+    for url in &directory.urls {
+        let endpoint = Endpoint::parse(url, &directory.tls, directory.allow_plaintext)?;
+        match connect_ldap3(&endpoint, directory, timeout).await {
+            Ok(ldap) => return Ok((ldap, endpoint)),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// An `ldap3` connection to one server, bound as configured. Dropping the last handle closes it.
+///
+/// `ldap3` gets one end of a socket pair and `guard` stands in between: see there. Its task, and ours, end with the
+/// connection; a panic in either ends the connection and nothing else.
+pub async fn connect_ldap3(
+    endpoint: &Endpoint,
+    directory: &Directory,
+    timeout: Duration,
+) -> Result<Ldap, ConnectError> {
+    let server = open(endpoint, &directory.tls, timeout).await?;
+    let no_pair = |cause| ConnectError::Unreachable { url: endpoint.url.clone(), cause };
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(no_pair)?;
+    ours.set_nonblocking(true).map_err(no_pair)?;
+    let ours = UnixStream::from_std(ours).map_err(no_pair)?;
+    tokio::spawn(async move {
+        if let Err(error) = guard::relay(server, ours).await {
+            tracing::debug!(%error, "directory connection ended");
+        }
+    });
+    let settings = LdapConnSettings::new().set_std_stream(StdStream::Unix(theirs));
+    let (driver, mut ldap) = LdapConnAsync::with_settings(settings, "ldapi:///")
+        .await
+        .map_err(|cause| ConnectError::Unreachable { url: endpoint.url.clone(), cause: cause.into() })?;
+    tokio::spawn(async move {
+        if let Err(error) = driver.drive().await {
+            tracing::debug!(%error, "directory connection ended");
+        }
+    });
+    bind(&mut ldap, endpoint, &directory.bind, timeout).await?;
+    Ok(ldap)
+}
+
+async fn bind(ldap: &mut Ldap, endpoint: &Endpoint, bind: &Bind, timeout: Duration) -> Result<(), ConnectError> {
+    let url = || endpoint.url.clone();
+    ldap.with_timeout(timeout);
+    let (who, answer) = match bind {
+        Bind::Anonymous => ("anonymous".to_owned(), contained(ldap.simple_bind("", "")).await),
+        Bind::Simple { dn, password } => {
+            let password = password.expose_secret();
+            // A name without a password is an unauthenticated bind, which servers take for anonymous (RFC 4513 5.1.2).
+            if password.is_empty() {
+                return Err(ConnectError::EmptyPassword { url: url(), bind_dn: dn.clone() });
+            }
+            (dn.clone(), contained(ldap.simple_bind(dn, password)).await)
+        }
+        Bind::External => ("SASL EXTERNAL".to_owned(), contained(ldap.sasl_external_bind()).await),
+    };
+    let result = match answer {
+        Some(Ok(result)) => result,
+        Some(Err(LdapError::Timeout { .. })) => {
+            return Err(ConnectError::Timeout { url: url(), doing: "binding", after: timeout });
+        }
+        Some(Err(_)) | None => return Err(ConnectError::Closed { url: url(), doing: "binding" }),
+    };
+    let (code, text) = (result.rc, result.text);
+    match code {
+        0 => Ok(()),
+        8 | 13 => Err(ConnectError::NeedsTls { url: url(), bind_dn: who, code, text }),
+        48 | 49 => Err(ConnectError::WrongCredentials { url: url(), bind_dn: who, code, text }),
+        53 => Err(ConnectError::BindUnwilling { url: url(), bind_dn: who, text }),
+        51 | 52 => Err(ConnectError::ServerBusy { url: url(), code, text }),
+        _ => Err(ConnectError::BindFailed { url: url(), bind_dn: who, code, text }),
+    }
+}
+
+/// Runs a call into `ldap3`, which panics at answers it does not understand; `None`: it did.
+pub(super) async fn contained<F: Future>(call: F) -> Option<F::Output> {
+    let mut call = std::pin::pin!(call);
+    std::future::poll_fn(|context| {
+        let poll = std::panic::AssertUnwindSafe(|| call.as_mut().poll(context));
+        match std::panic::catch_unwind(poll) {
+            Ok(poll) => poll.map(Some),
+            Err(_) => std::task::Poll::Ready(None),
+        }
+    })
+    .await
+}
+
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -266,6 +451,44 @@ pub enum ConnectError {
     },
     #[error("{url} did not answer within {after:?} while {doing}")]
     Timeout { url: String, doing: &'static str, after: Duration },
+    #[error("{url} closed the connection while {doing}")]
+    Closed { url: String, doing: &'static str },
+    #[error("no [directory] url is set")]
+    NoUrl,
+    #[error("{url} refuses StartTLS with result {code}")]
+    StartTlsRefused { url: String, code: u32 },
+    #[error("the certificate of {url} has expired")]
+    CertificateExpired { url: String },
+    #[error("the certificate of {url} is for {}, not for this name", listed(names))]
+    CertificateName { url: String, names: Vec<String> },
+    #[error("the certificate of {url} is signed by a CA that is not trusted")]
+    CertificateIssuer { url: String },
+    #[error("setting up TLS with {url}")]
+    Tls {
+        url: String,
+        #[source]
+        cause: std::io::Error,
+    },
+    #[error("the password for {bind_dn} at {url} is empty, which servers take for an anonymous bind")]
+    EmptyPassword { url: String, bind_dn: String },
+    #[error("{url} does not accept the name or password of {bind_dn} (result {code}{})", said(text))]
+    WrongCredentials { url: String, bind_dn: String, code: u32, text: String },
+    #[error("{url} is unwilling to let {bind_dn} bind (result 53{})", said(text))]
+    BindUnwilling { url: String, bind_dn: String, text: String },
+    #[error("{url} lets {bind_dn} bind over a protected connection only (result {code}{})", said(text))]
+    NeedsTls { url: String, bind_dn: String, code: u32, text: String },
+    #[error("{url} is busy or unavailable (result {code}{})", said(text))]
+    ServerBusy { url: String, code: u32, text: String },
+    #[error("{url} refuses the bind of {bind_dn} with result {code}{}", said(text))]
+    BindFailed { url: String, bind_dn: String, code: u32, text: String },
+}
+
+fn said(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!(": \"{text}\"") }
+}
+
+fn listed(names: &[String]) -> String {
+    if names.is_empty() { "another name".into() } else { names.join(", ") }
 }
 
 impl ConnectError {
@@ -274,7 +497,9 @@ impl ConnectError {
             ConnectError::Resolve { .. }
             | ConnectError::Refused { .. }
             | ConnectError::Unreachable { .. }
-            | ConnectError::Timeout { .. } => Disposition::Retry,
+            | ConnectError::Timeout { .. }
+            | ConnectError::Closed { .. }
+            | ConnectError::ServerBusy { .. } => Disposition::Retry,
             ConnectError::BadUrl { .. }
             | ConnectError::UnsupportedScheme { .. }
             | ConnectError::Contradiction { .. }
@@ -282,13 +507,24 @@ impl ConnectError {
             | ConnectError::TlsFile { .. }
             | ConnectError::HalfClientCertificate
             | ConnectError::SystemCertificates
-            | ConnectError::TlsSetup(_) => Disposition::Hold,
+            | ConnectError::TlsSetup(_)
+            | ConnectError::NoUrl
+            | ConnectError::StartTlsRefused { .. }
+            | ConnectError::CertificateExpired { .. }
+            | ConnectError::CertificateName { .. }
+            | ConnectError::CertificateIssuer { .. }
+            | ConnectError::Tls { .. }
+            | ConnectError::EmptyPassword { .. }
+            | ConnectError::WrongCredentials { .. }
+            | ConnectError::BindUnwilling { .. }
+            | ConnectError::NeedsTls { .. }
+            | ConnectError::BindFailed { .. } => Disposition::Hold,
         }
     }
 
     pub fn hint(&self) -> Hint {
         Hint(match self {
-            ConnectError::BadUrl { .. } | ConnectError::UnsupportedScheme { .. } => {
+            ConnectError::BadUrl { .. } | ConnectError::UnsupportedScheme { .. } | ConnectError::NoUrl => {
                 "write [directory] url as ldaps://host, ldap://host:389 or ldapi://%2Fpath%2Fto%2Fsocket, then: homeward check".into()
             }
             ConnectError::Contradiction { .. } => {
@@ -308,9 +544,108 @@ impl ConnectError {
             }
             ConnectError::TlsSetup(_) => "check the [directory] tls settings, then: homeward check".into(),
             ConnectError::Resolve { host, .. } => format!("check the name: getent hosts {host}"),
-            ConnectError::Refused { url } | ConnectError::Unreachable { url, .. } | ConnectError::Timeout { url, .. } => {
+            ConnectError::Refused { url }
+            | ConnectError::Unreachable { url, .. }
+            | ConnectError::Timeout { url, .. }
+            | ConnectError::Closed { url, .. }
+            | ConnectError::ServerBusy { url, .. } => {
                 format!("check that the server runs and the port is open: ldapsearch -x -H {url} -s base -b '' 1.1")
             }
+            ConnectError::StartTlsRefused { .. } => {
+                "give the server a certificate, or use ldaps:// in [directory] url, then: homeward check".into()
+            }
+            ConnectError::CertificateExpired { .. } => {
+                "renew the server's certificate (and check this machine's clock: date), then: homeward check".into()
+            }
+            ConnectError::CertificateName { .. } => {
+                "write a name that the certificate is for into [directory] url, or renew the certificate, then: homeward check".into()
+            }
+            ConnectError::CertificateIssuer { .. } => {
+                "set [directory] tls.ca_file to the PEM file of the CA that signed it, then: homeward check".into()
+            }
+            ConnectError::Tls { .. } => {
+                "the server must speak TLS 1.2 or newer on this port; check [directory] url and tls.mode, then: homeward check".into()
+            }
+            ConnectError::EmptyPassword { .. } => {
+                "put the password into [directory] bind_password_file, or set bind = \"anonymous\", then: homeward check".into()
+            }
+            ConnectError::WrongCredentials { url, bind_dn, .. } => format!(
+                "check [directory] bind_dn and bind_password_file, and that the account is not locked: ldapwhoami -x -H {url} -D '{bind_dn}' -W"
+            ),
+            ConnectError::BindUnwilling { .. } | ConnectError::BindFailed { .. } => {
+                "check [directory] bind and bind_dn, and the directory server's log, then: homeward check".into()
+            }
+            ConnectError::NeedsTls { .. } => {
+                "use ldaps:// in [directory] url, or tls.mode = \"starttls\", then: homeward check".into()
+            }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(url: &str, mode: Option<TlsMode>, allow_plaintext: bool) -> Result<Endpoint, ConnectError> {
+        let tls = Tls { mode, ca_file: None, certificate_file: None, key_file: None };
+        Endpoint::parse(url, &tls, allow_plaintext)
+    }
+
+    #[test]
+    fn the_url_decides_how_a_connection_is_protected() {
+        for (url, security, port) in [
+            ("ldaps://dc1.example.com", Security::Tls, 636),
+            ("ldap://dc1.example.com:1389/", Security::StartTls, 1389),
+            ("LDAP://localhost", Security::Plain, 389),
+            ("ldap://127.0.0.1:3389", Security::Plain, 3389),
+            ("ldap://[::1]:3389", Security::Plain, 3389),
+            ("ldap://10.0.0.1", Security::StartTls, 389),
+        ] {
+            let endpoint = parse(url, None, false).unwrap();
+            assert_eq!(endpoint.security, security, "{url}");
+            assert!(matches!(endpoint.address, Address::Tcp { port: found, .. } if found == port), "{url}");
+        }
+        let socket = parse("ldapi://%2Frun%2Fslapd%2Fldapi", None, false).unwrap();
+        assert_eq!(socket.address, Address::Unix("/run/slapd/ldapi".into()));
+    }
+
+    #[test]
+    fn plain_text_to_another_machine_needs_to_be_allowed() {
+        assert!(parse("ldap://localhost", Some(TlsMode::Off), false).is_ok());
+        let refused = parse("ldap://dc1.example.com", Some(TlsMode::Off), false).unwrap_err();
+        assert!(matches!(refused, ConnectError::PlaintextRefused { .. }));
+        assert!(refused.hint().to_string().contains("allow_plaintext"));
+        let allowed = parse("ldap://dc1.example.com", Some(TlsMode::Off), true).unwrap();
+        assert_eq!(allowed.security, Security::Plain);
+        let protected = parse("ldap://dc1.example.com", None, true).unwrap();
+        assert_eq!(protected.security, Security::StartTls, "allowed is not wanted");
+    }
+
+    #[test]
+    fn what_cannot_be_a_url_says_so() {
+        for url in
+            ["", "dc1", "ldap://", "ldap://:389", "ldap://a:b", "ldap://a:0", "ldap://u@h", "ldapi://", "ldapi://%zz"]
+        {
+            assert!(matches!(parse(url, None, false), Err(ConnectError::BadUrl { .. })), "{url}");
+        }
+        assert!(matches!(parse("http://a", None, false), Err(ConnectError::UnsupportedScheme { .. })));
+        assert!(matches!(parse("ldaps://a", Some(TlsMode::Off), true), Err(ConnectError::Contradiction { .. })));
+        assert!(matches!(parse("ldap://a", Some(TlsMode::Ldaps), true), Err(ConnectError::Contradiction { .. })));
+    }
+
+    #[test]
+    fn the_result_of_start_tls_is_read_from_its_answer_only() {
+        let answer = b"\x30\x0c\x02\x01\x01\x78\x07\x0a\x01\x00\x04\x00\x04\x00";
+        assert_eq!(extended_result(answer), Some(0));
+        for cut in 0..answer.len() {
+            assert_eq!(extended_result(&answer[..cut]), None);
+        }
+        assert_eq!(extended_result(b"\x30\x0c\x02\x01\x01\x61\x07\x0a\x01\x00\x04\x00\x04\x00"), None);
+    }
+
+    #[tokio::test]
+    async fn a_panic_of_a_call_is_contained() {
+        assert_eq!(contained(async { 1 }).await, Some(1));
+        assert_eq!(contained(async { panic!("as ldap3 does") }).await, None::<()>);
     }
 }
