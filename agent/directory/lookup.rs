@@ -18,6 +18,9 @@ const GROUPS_MAX: usize = 100_000;
 const MEMBERS_MAX: usize = 1_000_000;
 const GROUP_CLASSES: &str = "(|(objectClass=groupOfNames)(objectClass=groupOfUniqueNames))";
 
+/// slapd's dnSubtreeMatch. By number: `ldap3` takes matching rules by number only.
+const DN_SUBTREE_MATCH: &str = "1.3.6.1.4.1.4203.666.4.9";
+
 /// Attributes by lower-case name without options; values are octets in the server's order.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Found {
@@ -235,10 +238,10 @@ pub async fn sees_outside(ldap: &mut Ldap, base: &str, naming_context: &str) -> 
         return Ok(true);
     }
     // entryDN (RFC 5020) with the subtree match that slapd has; where it is unknown nothing matches: then not proven.
-    let filter = format!("(!(entryDN:dnSubtreeMatch:={}))", ldap3::ldap_escape(base));
+    let filter = format!("(!(entryDN:{DN_SUBTREE_MATCH}:={}))", ldap3::ldap_escape(base));
     match search_some(ldap, naming_context, Scope::Subtree, &filter, &["1.1"], 1).await {
         Ok((found, _)) => Ok(!found.is_empty()),
-        Err(LookupError::NoSuchObject { .. }) => Ok(false),
+        Err(LookupError::NoSuchObject { .. } | LookupError::Refused { code: 50, .. }) => Ok(false),
         Err(error) => Err(error),
     }
 }
