@@ -1,1 +1,345 @@
-//! (to be written)
+//! Small reads through `ldap3`: one entry, a handful of entries, a group. Every read has a limit and a timeout.
+//! Bulk reads belong to `stream`.
+
+use super::Entry;
+use super::connect::contained;
+use crate::error::{Disposition, Hint};
+use crate::model::{UserKey, normalized_dn};
+use ldap3::asn1::{PL, StructureTag};
+use ldap3::{Ldap, LdapError, Scope, SearchOptions};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// For a whole search, not for each entry.
+pub const SEARCH_TIMEOUT: Duration = Duration::from_secs(30);
+const KEYS_IN_ONE_FILTER: usize = 50;
+const SAME_NAME_MAX: usize = 20;
+const GROUPS_MAX: usize = 100_000;
+const MEMBERS_MAX: usize = 1_000_000;
+const GROUP_CLASSES: &str = "(|(objectClass=groupOfNames)(objectClass=groupOfUniqueNames))";
+
+/// slapd's dnSubtreeMatch. By number: `ldap3` takes matching rules by number only.
+const DN_SUBTREE_MATCH: &str = "1.3.6.1.4.1.4203.666.4.9";
+
+/// Attributes by lower-case name without options; values are octets in the server's order.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Found {
+    pub dn: String,
+    pub attributes: BTreeMap<String, Vec<Vec<u8>>>,
+}
+
+impl Found {
+    /// All values of an attribute, named in lower case.
+    pub fn values(&self, name: &str) -> &[Vec<u8>] {
+        self.attributes.get(name).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The values that are text.
+    pub fn texts(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.values(name).iter().filter_map(|value| std::str::from_utf8(value).ok())
+    }
+
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.texts(name).next()
+    }
+
+    /// `None` without an `entryUUID`.
+    fn into_entry(self) -> Option<Entry> {
+        let key = UserKey::parse(self.text("entryuuid")?)?;
+        Some(Entry { key, dn: self.dn, attributes: self.attributes.into_iter().collect() })
+    }
+}
+
+/// Why a read failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LookupError {
+    #[error("{dn} does not exist, or the agent's account may not read it")]
+    NoSuchObject { dn: String },
+    #[error("the search below {base} gives more than {limit} entries")]
+    TooMany { base: String, limit: usize },
+    #[error("the directory refuses to read {base} with result {code} (\"{text}\")")]
+    Refused { base: String, code: u32, text: String },
+    #[error("the directory did not answer the search below {base} within {} s", SEARCH_TIMEOUT.as_secs())]
+    Timeout { base: String },
+    #[error("the connection to the directory was lost while reading {base}")]
+    Lost { base: String },
+    #[error("the directory's answer for {base} cannot be read")]
+    Malformed { base: String },
+}
+
+impl LookupError {
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            LookupError::Timeout { .. } | LookupError::Lost { .. } => Disposition::Retry,
+            LookupError::Refused { code: 3 | 11 | 51 | 52, .. } => Disposition::Retry,
+            LookupError::NoSuchObject { .. }
+            | LookupError::TooMany { .. }
+            | LookupError::Refused { .. }
+            | LookupError::Malformed { .. } => Disposition::Hold,
+        }
+    }
+
+    pub fn hint(&self) -> Hint {
+        Hint(match self {
+            LookupError::NoSuchObject { .. } => {
+                "check the name, and the read rights of the agent's account: homeward check".into()
+            }
+            LookupError::TooMany { .. } => {
+                "name something more special, or raise the server's size limit for the agent's account: homeward check"
+                    .into()
+            }
+            LookupError::Refused { .. } => "check the rights and limits of the agent's account: homeward check".into(),
+            LookupError::Timeout { .. } | LookupError::Lost { .. } => {
+                "check the directory server; it is tried again by itself: homeward status".into()
+            }
+            LookupError::Malformed { .. } => "check that [directory] url names an LDAPv3 server: homeward check".into(),
+        })
+    }
+}
+
+/// One search, read to its end. Entries that are cut off by `limit` (0: none) are an error, never a shorter answer.
+pub async fn search(
+    ldap: &mut Ldap,
+    base: &str,
+    scope: Scope,
+    filter: &str,
+    attributes: &[&str],
+    limit: usize,
+) -> Result<Vec<Found>, LookupError> {
+    let (found, complete) = search_some(ldap, base, scope, filter, attributes, limit).await?;
+    if complete { Ok(found) } else { Err(LookupError::TooMany { base: base.to_owned(), limit }) }
+}
+
+/// As `search`; a full limit is an answer, told by `false`.
+async fn search_some(
+    ldap: &mut Ldap,
+    base: &str,
+    scope: Scope,
+    filter: &str,
+    attributes: &[&str],
+    limit: usize,
+) -> Result<(Vec<Found>, bool), LookupError> {
+    let base_text = || base.to_owned();
+    ldap.with_search_options(SearchOptions::new().sizelimit(limit as i32));
+    let reading = async {
+        let mut stream = ldap.streaming_search(base, scope, filter, attributes.to_vec()).await?;
+        let mut entries = Vec::new();
+        while let Some(item) = stream.next().await? {
+            // A referral or intermediate message is no entry.
+            if !item.is_ref() && !item.is_intermediate() {
+                entries.push(found(item.0));
+            }
+        }
+        Ok::<_, LdapError>((entries, stream.finish().await))
+    };
+    let (entries, result) = match tokio::time::timeout(SEARCH_TIMEOUT, contained(reading)).await {
+        Ok(Some(Ok(answer))) => answer,
+        Ok(Some(Err(LdapError::FilterParsing))) => {
+            return Err(LookupError::Refused { base: base_text(), code: 2, text: format!("bad filter {filter}") });
+        }
+        Ok(Some(Err(_))) => return Err(LookupError::Lost { base: base_text() }),
+        Ok(None) => return Err(LookupError::Malformed { base: base_text() }),
+        Err(_) => return Err(LookupError::Timeout { base: base_text() }),
+    };
+    let entries: Option<Vec<Found>> = entries.into_iter().collect();
+    let entries = entries.ok_or_else(|| LookupError::Malformed { base: base_text() })?;
+    match result.rc {
+        0 => Ok((entries, true)),
+        4 if limit > 0 && entries.len() >= limit => Ok((entries, false)),
+        32 => Err(LookupError::NoSuchObject { dn: base_text() }),
+        4 => Err(LookupError::TooMany { base: base_text(), limit: entries.len() }),
+        code => Err(LookupError::Refused { base: base_text(), code, text: result.text }),
+    }
+}
+
+/// SearchResultEntry (RFC 4511 4.5.2) from `ldap3`'s tree. Its own `SearchEntry::construct` panics at what it does not
+/// expect, and parts values into text and bytes by chance.
+fn found(tag: StructureTag) -> Option<Found> {
+    let mut parts = constructed(tag)?.into_iter();
+    let dn = text(parts.next()?)?;
+    let mut attributes = BTreeMap::<String, Vec<Vec<u8>>>::new();
+    for attribute in constructed(parts.next()?)? {
+        let mut parts = constructed(attribute)?.into_iter();
+        let description = text(parts.next()?)?;
+        let name = description.split(';').next().unwrap_or_default().to_ascii_lowercase();
+        let values: Option<Vec<_>> = constructed(parts.next()?)?.into_iter().map(octets).collect();
+        attributes.entry(name).or_default().extend(values?);
+    }
+    Some(Found { dn, attributes })
+}
+
+fn constructed(tag: StructureTag) -> Option<Vec<StructureTag>> {
+    match tag.payload {
+        PL::C(parts) => Some(parts),
+        PL::P(_) => None,
+    }
+}
+
+fn octets(tag: StructureTag) -> Option<Vec<u8>> {
+    match tag.payload {
+        PL::P(octets) => Some(octets),
+        PL::C(_) => None,
+    }
+}
+
+fn text(tag: StructureTag) -> Option<String> {
+    String::from_utf8(octets(tag)?).ok()
+}
+
+fn with_key<'a>(attributes: &[&'a str]) -> Vec<&'a str> {
+    let mut all = attributes.to_vec();
+    all.push("entryUUID");
+    all
+}
+
+/// The entry with this key at or below `base`.
+pub async fn by_key(
+    ldap: &mut Ldap,
+    base: &str,
+    key: UserKey,
+    attributes: &[&str],
+) -> Result<Option<Entry>, LookupError> {
+    let filter = format!("(entryUUID={key})");
+    let found = search(ldap, base, Scope::Subtree, &filter, &with_key(attributes), 2).await?;
+    Ok(found.into_iter().find_map(Found::into_entry))
+}
+
+/// Those of the entries that exist at or below `base`, in no order.
+pub async fn by_keys(
+    ldap: &mut Ldap,
+    base: &str,
+    keys: &[UserKey],
+    attributes: &[&str],
+) -> Result<Vec<Entry>, LookupError> {
+    let mut entries = Vec::with_capacity(keys.len());
+    for chunk in keys.chunks(KEYS_IN_ONE_FILTER) {
+        let alternatives: String = chunk.iter().map(|key| format!("(entryUUID={key})")).collect();
+        let filter = format!("(|{alternatives})");
+        let found = search(ldap, base, Scope::Subtree, &filter, &with_key(attributes), 0).await?;
+        entries.extend(found.into_iter().filter_map(Found::into_entry));
+    }
+    Ok(entries)
+}
+
+/// Whether the account can read the entry `dn`.
+pub async fn readable(ldap: &mut Ldap, dn: &str) -> Result<bool, LookupError> {
+    match search(ldap, dn, Scope::Base, "(objectClass=*)", &["1.1"], 0).await {
+        Ok(found) => Ok(!found.is_empty()),
+        // invalidDNSyntax, insufficientAccessRights, noSuchObject: not to be read, whatever the reason.
+        Err(LookupError::NoSuchObject { .. } | LookupError::Refused { code: 34 | 50, .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the account provably sees beyond `base`: only then does an entry that cannot be found anywhere in
+/// `naming_context` count as deleted rather than as moved out of sight.
+pub async fn sees_outside(ldap: &mut Ldap, base: &str, naming_context: &str) -> Result<bool, LookupError> {
+    if normalized_dn(base) == normalized_dn(naming_context) || readable(ldap, naming_context).await? {
+        return Ok(true);
+    }
+    // entryDN (RFC 5020) with the subtree match that slapd has; where it is unknown nothing matches: then not proven.
+    let filter = format!("(!(entryDN:{DN_SUBTREE_MATCH}:={}))", ldap3::ldap_escape(base));
+    match search_some(ldap, naming_context, Scope::Subtree, &filter, &["1.1"], 1).await {
+        Ok((found, _)) => Ok(!found.is_empty()),
+        Err(LookupError::NoSuchObject { .. } | LookupError::Refused { code: 50, .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Who the server takes us for (RFC 4532), and whether that entry can be read. `None`: nobody.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OwnEntry {
+    pub dn: String,
+    pub readable: bool,
+}
+
+/// Asks for our own identity and reads its entry. Before a sweep it must still be readable: lost rights look like
+/// an empty directory.
+pub async fn own_entry(ldap: &mut Ldap) -> Result<Option<OwnEntry>, LookupError> {
+    let base = || "our own identity".to_owned();
+    ldap.with_timeout(SEARCH_TIMEOUT);
+    let (exop, result) = match contained(ldap.extended(ldap3::exop::WhoAmI)).await {
+        Some(Ok(ldap3::result::ExopResult(exop, result))) => (exop, result),
+        Some(Err(LdapError::Timeout { .. })) => return Err(LookupError::Timeout { base: base() }),
+        Some(Err(_)) => return Err(LookupError::Lost { base: base() }),
+        None => return Err(LookupError::Malformed { base: base() }),
+    };
+    if result.rc != 0 {
+        return Err(LookupError::Refused { base: base(), code: result.rc, text: result.text });
+    }
+    let authzid =
+        String::from_utf8(exop.val.unwrap_or_default()).map_err(|_| LookupError::Malformed { base: base() })?;
+    match authzid.strip_prefix("dn:").filter(|dn| !dn.is_empty()) {
+        Some(dn) => Ok(Some(OwnEntry { dn: dn.to_owned(), readable: readable(ldap, dn).await? })),
+        None => Ok(None),
+    }
+}
+
+/// The members of a group as normalized DNs; with `nested`, those of the groups in it too (groups are looked for at or
+/// below `base`, and each is read once, so a circle ends).
+pub async fn group_members(
+    ldap: &mut Ldap,
+    base: &str,
+    group: &str,
+    nested: bool,
+) -> Result<BTreeSet<String>, LookupError> {
+    let groups = if nested {
+        let found = search(ldap, base, Scope::Subtree, GROUP_CLASSES, &["1.1"], GROUPS_MAX).await?;
+        found.into_iter().map(|group| (normalized_dn(&group.dn), group.dn)).collect()
+    } else {
+        BTreeMap::new()
+    };
+    let mut members = BTreeSet::new();
+    let mut read = BTreeSet::from([normalized_dn(group)]);
+    let mut waiting = vec![group.to_owned()];
+    while let Some(dn) = waiting.pop() {
+        let found = search(ldap, &dn, Scope::Base, "(objectClass=*)", &["member", "uniqueMember"], 0).await?;
+        let Some(entry) = found.first() else { return Err(LookupError::NoSuchObject { dn }) };
+        for member in entry.texts("member").chain(entry.texts("uniquemember").map(without_uid)) {
+            let member = normalized_dn(member);
+            if let Some(inner) = groups.get(&member)
+                && read.insert(member.clone())
+            {
+                waiting.push(inner.clone());
+            }
+            members.insert(member);
+        }
+        if members.len() > MEMBERS_MAX {
+            return Err(LookupError::TooMany { base: group.to_owned(), limit: MEMBERS_MAX });
+        }
+    }
+    Ok(members)
+}
+
+/// A uniqueMember may end in a bit string: `cn=a,dc=x#'0101'B` (RFC 4517 3.3.21).
+fn without_uid(value: &str) -> &str {
+    match value.rsplit_once("#'") {
+        Some((dn, bits)) if bits.ends_with("'B") => dn,
+        _ => value,
+    }
+}
+
+/// Whom an operator means: a key, a DN, or a login name or mail address. Several are told, up to 20.
+pub async fn find_user(
+    ldap: &mut Ldap,
+    base: &str,
+    login: &str,
+    mail: &str,
+    text: &str,
+    attributes: &[&str],
+) -> Result<Vec<Entry>, LookupError> {
+    if let Some(key) = UserKey::parse(text) {
+        return Ok(by_key(ldap, base, key, attributes).await?.into_iter().collect());
+    }
+    if text.contains('=') {
+        return match search(ldap, text, Scope::Base, "(objectClass=*)", &with_key(attributes), 0).await {
+            Ok(found) => Ok(found.into_iter().filter_map(Found::into_entry).collect()),
+            Err(LookupError::NoSuchObject { .. } | LookupError::Refused { code: 34, .. }) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        };
+    }
+    let escaped = ldap3::ldap_escape(text);
+    let filter = format!("(|({login}={escaped})({mail}={escaped}))");
+    let (found, _) = search_some(ldap, base, Scope::Subtree, &filter, &with_key(attributes), SAME_NAME_MAX).await?;
+    Ok(found.into_iter().filter_map(Found::into_entry).collect())
+}

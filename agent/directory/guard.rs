@@ -1,0 +1,175 @@
+//! Stands between a server and `ldap3`: hands on whole LDAP messages of bounded size and depth, and ends the connection
+//! at anything else.
+//!
+//! `ldap3` parses BER by recursion and without a size limit: a message nested some thousand levels deep overflows the
+//! stack, which aborts the whole process, and a length of gigabytes is waited for with a growing buffer. A hostile
+//! server, or somebody in the way on `ldap://`, is enough. What is merely malformed makes its task panic, and that is
+//! contained where it is spawned. Nothing is interpreted here.
+
+use std::io;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+/// The largest message handed on: a group of some hundred thousand members fits.
+pub const MESSAGE_MAX_BYTES: usize = 64 * 1024 * 1024;
+/// Nesting of the deepest message: a search entry has 5 levels, a control value some more.
+pub const DEPTH_MAX: usize = 32;
+
+/// Copies both ways until either side ends or the server sends what must not be handed on.
+pub async fn relay(server: impl AsyncRead + AsyncWrite, client: impl AsyncRead + AsyncWrite) -> io::Result<()> {
+    let (mut server_reads, mut server_writes) = tokio::io::split(server);
+    let (mut client_reads, mut client_writes) = tokio::io::split(client);
+    tokio::select! {
+        ended = tokio::io::copy(&mut client_reads, &mut server_writes) => ended.map(|_| ()),
+        ended = hand_on(&mut server_reads, &mut client_writes) => ended,
+    }
+}
+
+async fn hand_on(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+    let mut buffer = bytes::BytesMut::with_capacity(16 * 1024);
+    loop {
+        while let Some(length) = message_length(&buffer)? {
+            let message = buffer.split_to(length);
+            check_depth(&message)?;
+            to.write_all(&message).await?;
+        }
+        if from.read_buf(&mut buffer).await? == 0 {
+            return Ok(());
+        }
+    }
+}
+
+fn malformed(problem: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, problem)
+}
+
+/// Length of the first whole message, or `None` where more bytes are needed.
+pub fn message_length(buffer: &[u8]) -> io::Result<Option<usize>> {
+    let Some(first) = buffer.first() else { return Ok(None) };
+    if *first != 0x30 {
+        return Err(malformed("not an LDAP message"));
+    }
+    let Some((header, content)) = header(buffer)? else { return Ok(None) };
+    let total = header.saturating_add(content);
+    if total > MESSAGE_MAX_BYTES {
+        return Err(malformed("an LDAP message beyond the size limit"));
+    }
+    Ok((buffer.len() >= total).then_some(total))
+}
+
+/// Lengths of the header and of the content of the element that `bytes` starts with; `None`: the header is not whole.
+pub fn header(bytes: &[u8]) -> io::Result<Option<(usize, usize)>> {
+    let (Some(tag), Some(first)) = (bytes.first(), bytes.get(1)) else { return Ok(None) };
+    if tag & 0x1f == 0x1f {
+        return Err(malformed("a tag of several bytes, which LDAP does not have"));
+    }
+    if first & 0x80 == 0 {
+        return Ok(Some((2, usize::from(*first))));
+    }
+    let count = usize::from(first & 0x7f);
+    if count == 0 || count > 4 {
+        return Err(malformed("an indefinite or overlong length (RFC 4511 5.1)"));
+    }
+    let Some(digits) = bytes.get(2..2 + count) else { return Ok(None) };
+    Ok(Some((2 + count, digits.iter().fold(0, |length, byte| (length << 8) | usize::from(*byte)))))
+}
+
+/// Walks a whole message without recursion; every element must lie inside the one around it.
+fn check_depth(message: &[u8]) -> io::Result<()> {
+    let mut ends = Vec::with_capacity(DEPTH_MAX);
+    let mut at = 0;
+    while at < message.len() {
+        while ends.last() == Some(&at) {
+            ends.pop();
+        }
+        let end = *ends.last().unwrap_or(&message.len());
+        let inside = message.get(at..end).unwrap_or_default();
+        let Some((header, content)) = header(inside)? else { return Err(malformed("an element without a length")) };
+        if inside.len() < header + content {
+            return Err(malformed("an element that leaves the one around it"));
+        }
+        let constructed = inside.first().is_some_and(|tag| tag & 0x20 != 0);
+        at += header;
+        if constructed && content > 0 {
+            if ends.len() == DEPTH_MAX {
+                return Err(malformed("an LDAP message nested beyond the depth limit"));
+            }
+            ends.push(at + content);
+        } else {
+            at += content;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn element(tag: u8, content: &[u8]) -> Vec<u8> {
+        let mut out = vec![tag, 0x84];
+        out.extend((content.len() as u32).to_be_bytes());
+        out.extend(content);
+        out
+    }
+
+    fn nested(levels: usize) -> Vec<u8> {
+        (0..levels).fold(Vec::new(), |inner, _| element(0x30, &inner))
+    }
+
+    async fn passed_on(bytes: &[u8]) -> (io::Result<()>, Vec<u8>) {
+        let mut out = Vec::new();
+        let result = hand_on(&mut &bytes[..], &mut out).await;
+        (result, out)
+    }
+
+    #[tokio::test]
+    async fn whole_messages_pass_unchanged_and_a_torn_one_waits() {
+        let mut bytes = element(0x30, &[0x02, 0x01, 0x01, 0x61, 0x00]);
+        bytes.extend([0x30, 0x03, 0x02, 0x01, 0x02]);
+        let whole = bytes.len();
+        bytes.extend([0x30, 0x84, 0x00]);
+        let (result, out) = passed_on(&bytes).await;
+        assert!(result.is_ok());
+        assert_eq!(out, &bytes[..whole]);
+    }
+
+    #[tokio::test]
+    async fn the_deepest_allowed_message_passes_and_one_level_more_does_not() {
+        // The innermost is empty: it opens no level.
+        let (result, out) = passed_on(&nested(DEPTH_MAX + 1)).await;
+        assert!(result.is_ok() && !out.is_empty());
+        for levels in [DEPTH_MAX + 2, 20_000] {
+            let (result, out) = passed_on(&nested(levels)).await;
+            assert!(result.is_err() && out.is_empty(), "{levels}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_message_is_not_handed_on() {
+        for bytes in [
+            &[0x16, 0x03, 0x01][..],
+            &[0x30, 0x80, 0x00, 0x00],
+            &[0x30, 0x84, 0xff, 0xff, 0xff, 0xff],
+            &[0x30, 0x86, 0, 0, 0, 0, 0, 0],
+            &[0x30, 0x03, 0x02, 0x05, 0x01],
+            &[0x30, 0x01, 0x02],
+            &[0x30, 0x02, 0x1f, 0x00],
+        ] {
+            let (result, out) = passed_on(bytes).await;
+            assert!(result.is_err() && out.is_empty(), "{bytes:02x?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut message = vec![0x30];
+            message.extend(&bytes);
+            let _ = message_length(&bytes);
+            let _ = message_length(&message);
+            let _ = check_depth(&message);
+            let _ = check_depth(&bytes);
+        }
+    }
+}
