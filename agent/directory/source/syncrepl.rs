@@ -9,7 +9,7 @@
 //! | yes | session log reaches back | id set of removed, changed entries, refreshDelete | `ChangesOnly` |
 //! | yes | no session log, or too short | id sets of present, changed entries, refreshPresent | `Everything` |
 //! | yes | csn very old or of an unknown server | all entries, refreshPresent | `Everything` |
-//! | yes | cookie not understood | all entries, refreshDelete with an *empty* cookie | none: `RefreshRequired` |
+//! | yes | cookie not understood | all entries, refreshDelete: looks as if nothing was removed | never sent: see below |
 //! | yes | cookie newer than the server | result 53 | none: `CursorAhead` |
 //! | yes | cookie older than the log it needs | result 4096 | none: `RefreshRequired` |
 //!
@@ -18,7 +18,9 @@
 //!
 //! A cookie is moved to only at the end of a refresh (the one of an id set is older, and entries of a refresh come in no
 //! order) and by the live messages after it, and only if it names a CSN: syncprov sends some without, and going on from
-//! one of those would be a full refresh. It never reconnects: an error ends it, the caller starts another from the
+//! one of those would be a full refresh. A cookie that syncprov does not understand is silently ignored, and the end of
+//! that full refresh cannot be told from a delete phase: so only cookies of the form that syncprov reads are sent. It
+//! never reconnects: an error ends it, the caller starts another from the
 //! cursor it stored.
 
 use super::scan::with_entry_uuid;
@@ -174,10 +176,10 @@ impl Progress {
                 Heard::Sync(SyncInfo::RefreshDelete { done: false, .. }) => {}
                 Heard::Sync(SyncInfo::RefreshPresent { cookie, done: true }) => {
                     self.presence_told = true;
-                    return self.refreshed(batch, cookie).map(Some);
+                    return Ok(Some(self.refreshed(batch, cookie)));
                 }
                 Heard::Sync(SyncInfo::RefreshDelete { cookie, done: true }) => {
-                    return self.refreshed(batch, cookie).map(Some);
+                    return Ok(Some(self.refreshed(batch, cookie)));
                 }
                 Heard::Done(_) => return Err(SourceError::Ended { url: self.url.clone() }),
             }
@@ -188,14 +190,10 @@ impl Progress {
         Ok((moved || !batch.changes.is_empty()).then_some(batch))
     }
 
-    fn refreshed(&mut self, mut batch: Batch, cookie: Option<Vec<u8>>) -> Result<Batch, SourceError> {
+    fn refreshed(&mut self, mut batch: Batch, cookie: Option<Vec<u8>>) -> Batch {
         if self.phase == Phase::Live {
             // Nothing in RFC 4533 ends a refresh twice; what it would say about presence is anybody's guess.
-            return Ok(batch);
-        }
-        if self.resumed && cookie.as_ref().is_some_and(Vec::is_empty) {
-            let text = "it did not understand the cookie".into();
-            return Err(SourceError::RefreshRequired { url: self.url.clone(), text });
+            return batch;
         }
         self.phase = Phase::Live;
         let everything = (self.presence_told || !self.resumed) && !self.unidentified;
@@ -205,7 +203,7 @@ impl Progress {
             self.cookie = Some(cookie);
             batch.cursor = self.cursor();
         }
-        Ok(batch)
+        batch
     }
 
     /// Whether the cursor moved.
@@ -258,13 +256,21 @@ fn names_csn(cookie: &[u8]) -> bool {
     split(cookie).is_some()
 }
 
-/// What comes before the CSNs, and each CSN by the server it comes from. `None`: not of this form.
+/// What comes before the CSNs, and each CSN by the server it comes from. `None`: not of the form that syncprov reads.
 fn split(cookie: &[u8]) -> Option<(&str, BTreeMap<&str, &str>)> {
     let text = std::str::from_utf8(cookie).ok().filter(|text| text.starts_with("rid="))?;
     let (head, list) = text.split_once("csn=")?;
-    // RFC-less, but in every CSN ever written: time#count#server#modification.
-    let csns: BTreeMap<&str, &str> = list.split(';').filter_map(|csn| Some((csn.split('#').nth(2)?, csn))).collect();
-    (!csns.is_empty()).then_some((head, csns))
+    let csns: Option<BTreeMap<&str, &str>> = list.split(';').map(|csn| Some((server_of(csn)?, csn))).collect();
+    Some((head, csns?))
+}
+
+/// The server that a CSN comes from: `20260101000000.000000Z#000000#001#000000` is of server 001.
+fn server_of(csn: &str) -> Option<&str> {
+    let hex = |part: &str, digits: usize| part.len() == digits && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let parts: Vec<&str> = csn.split('#').collect();
+    let [time, count, server, modification] = parts.as_slice() else { return None };
+    let (seconds, micros) = time.strip_suffix('Z')?.split_once('.')?;
+    (hex(seconds, 14) && hex(micros, 6) && hex(count, 6) && hex(server, 3) && hex(modification, 6)).then_some(*server)
 }
 
 /// A live message names only the CSN of the server that took the change; with several providers the others' must not be
@@ -396,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_cookie_keeps_the_cursor_and_an_empty_one_means_that_ours_was_not_understood() {
+    fn a_bare_or_older_cookie_keeps_the_cursor() {
         let mut live = progress(Some(OLD));
         assert_eq!(only(&mut live, vec![refresh_delete(Some(BARE))]).cursor, None);
         assert_eq!(only(&mut live, vec![entry(1, State::Modify, Some(BARE))]).cursor, None);
@@ -406,8 +412,6 @@ mod tests {
             None,
             "older"
         );
-        let not_understood = progress(Some(OLD)).batch(&mut [refresh_delete(Some(b""))].into_iter());
-        assert!(matches!(not_understood, Err(SourceError::RefreshRequired { .. })));
     }
 
     #[test]
@@ -427,7 +431,8 @@ mod tests {
             String::from_utf8(merged(two, NEW)).unwrap(),
             "rid=000,sid=001,csn=20260101000001.000000Z#000000#001#000000;20260101000005.000000Z#000000#002#000000"
         );
-        for (cookie, names) in [(OLD, true), (BARE, false), (b"garbage", false), (b"", false), (b"csn=x#0#1#0", false)]
+        for (cookie, names) in
+            [(OLD, true), (BARE, false), (b"garbage", false), (b"", false), (b"rid=000,csn=x#0#1#0", false)]
         {
             assert_eq!(names_csn(cookie), names, "{}", String::from_utf8_lossy(cookie));
         }
