@@ -1,9 +1,12 @@
 //! Hearing changes. One enum, a variant per way of hearing; all yield the same `Batch`.
 //! A source reads and tells; it never stores, decides or writes to the directory.
 
+pub mod scan;
 pub mod syncrepl;
 
 use super::Entry;
+use super::stream::StreamError;
+use crate::error::{Disposition, Hint};
 use crate::model::UserKey;
 use serde::{Deserialize, Serialize};
 
@@ -75,4 +78,46 @@ pub struct Guarantees {
     pub deletes: String,
     pub moves: String,
     pub latency: String,
+}
+
+/// Why a source says no more.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// The caller starts again without a cursor.
+    #[error("{url} cannot go on from our cursor and asks for a full refresh{}", because(text))]
+    RefreshRequired { url: String, text: String },
+    /// A server that was killed forgets its newest CSN until the next write (`kill -9`, power cut). The caller keeps the
+    /// cursor and tries again; only after a limit it starts without.
+    #[error("{url} is behind our cursor: it knows less than it told us before{}", because(text))]
+    CursorAhead { url: String, text: String },
+    #[error("{url} ended a search that was to stay open")]
+    Ended { url: String },
+}
+
+fn because(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!(" ({text})") }
+}
+
+impl SourceError {
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            SourceError::Stream(error) => error.disposition(),
+            SourceError::RefreshRequired { .. } | SourceError::CursorAhead { .. } | SourceError::Ended { .. } => {
+                Disposition::Retry
+            }
+        }
+    }
+
+    pub fn hint(&self) -> Hint {
+        Hint(match self {
+            SourceError::Stream(error) => return error.hint(),
+            SourceError::RefreshRequired { .. } => "everything is read again by itself; see: homeward status".into(),
+            SourceError::CursorAhead { .. } => {
+                "the server crashed or was restored from a backup; any write to it ends this, else everything is read again by itself; see: homeward status".into()
+            }
+            SourceError::Ended { .. } => "it is tried again; if it stays, look at the server's log, then: homeward check".into(),
+        })
+    }
 }
