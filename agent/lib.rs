@@ -29,5 +29,6 @@ pub mod probe;
 pub mod queue;
 pub mod retry;
 pub mod store;
+pub mod supervise;
 pub mod telemetry;
 // pub mod worker;

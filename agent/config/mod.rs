@@ -9,6 +9,7 @@ mod show;
 pub use file::schema_json;
 
 use crate::error::{Disposition, Hint};
+pub use crate::model::{Action, DigestAction, OnChange, Profile};
 use crate::model::{Home, Timestamp};
 use secrecy::SecretString;
 use serde::Serialize;
@@ -259,15 +260,6 @@ pub struct RuleConfig {
     pub im_domain: Option<String>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Action {
-    #[default]
-    Enable,
-    Disable,
-    Ignore,
-}
-
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Im {
     pub profile: Profile,
@@ -281,16 +273,6 @@ pub struct Im {
     pub reserve_for: Duration,
     pub address_rest: Duration,
     pub write_back: WriteBackNames,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Profile {
-    #[default]
-    Exchange,
-    Xmpp,
-    Sip,
-    Matrix,
 }
 
 impl Profile {
@@ -312,14 +294,6 @@ impl Profile {
             Profile::Matrix => "matrix",
         }
     }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum OnChange {
-    #[default]
-    Keep,
-    Migrate,
 }
 
 /// Attribute names that results are written to, as written in the configuration. Empty name: not written.
@@ -346,14 +320,6 @@ pub struct Digest {
     /// When reversible storage came into force. `None` = auto.
     pub since: Option<Timestamp>,
     pub action: DigestAction,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum DigestAction {
-    #[default]
-    Flag,
-    Expire,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
