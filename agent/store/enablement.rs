@@ -271,12 +271,14 @@ pub struct HomeRow {
     pub online: Option<(u32, u32, Timestamp)>,
     pub health: Option<(Health, Timestamp)>,
     pub health_why: Option<String>,
+    /// As last configured; kept while users live at a home that no longer is.
+    pub config: Option<Home>,
 }
 
 pub fn homes(db: &Connection) -> Result<Vec<HomeRow>> {
     let mut statement = db
         .prepare_cached(
-            "select id, wish, assigned, online_users, online_assigned, online_at, health, health_at, health_why from home
+            "select id, wish, assigned, online_users, online_assigned, online_at, health, health_at, health_why, config from home
              order by id",
         )
         .named("homes")?;
@@ -297,6 +299,7 @@ pub fn homes(db: &Connection) -> Result<Vec<HomeRow>> {
                 online,
                 health: health.zip(health_at).map(|(health, at)| (health_of(&health), Timestamp(at))),
                 health_why: row.get(8)?,
+                config: row.get::<_, Option<String>>(9)?.and_then(|text| serde_json::from_str(&text).ok()),
             })
         })
         .named("homes")?;
@@ -327,11 +330,16 @@ fn health_of(text: &str) -> Health {
     }
 }
 
-pub fn add_home(db: &Connection, id: &str) -> Result<()> {
-    db.prepare_cached("insert into home (id) values (?1) on conflict do nothing")
-        .and_then(|mut statement| statement.execute([id]))
-        .named("add_home")
-        .map(drop)
+/// A home as configured now: added, or renewed.
+pub fn put_home(db: &Connection, home: &Home) -> Result<()> {
+    let config =
+        serde_json::to_string(home).map_err(|e| StoreError::BadRow { what: "home", problem: e.to_string() })?;
+    db.execute(
+        "insert into home (id, config) values (?1, ?2) on conflict (id) do update set config = excluded.config",
+        params![home.id.0, config],
+    )
+    .named("put_home")
+    .map(drop)
 }
 
 pub fn set_home_wish(db: &Connection, id: &str, wish: AdminState) -> Result<()> {

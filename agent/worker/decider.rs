@@ -301,6 +301,11 @@ impl Core {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let key = standing.key;
+        if let ownership::Ownership::Adoptable(assignment) = ownership::of(&standing, &self.world, now) {
+            standing.applied = ownership::found(&standing.record, &self.world.policy.names);
+            standing.leaving = Some(assignment.home.clone());
+            standing.reserved = Some(assignment);
+        }
         standing.version += 1;
         standing.released_at = Some(now);
         standing.updated_at = now;
@@ -352,18 +357,20 @@ impl Core {
         let key = standing.key;
         standing.updated_at = now;
         self.close_problem(&key)?;
-        if standing.leaving.is_some() && standing.holds().is_none() {
-            // Being released: the values that are ours still have to go.
-            let found = ownership::found(&standing.record, &self.world.policy.names);
-            if standing.presence == Presence::Deleted || found.is_empty() {
-                db::delete_intent(&self.db, &key)?;
-                self.finish_release(&mut standing, why.as_str(), now)?;
-            } else {
-                standing.status = Status::Applying;
-                if db::intent(&self.db, &key)?.is_none() {
-                    db::put_intent(&self.db, &key, Class::Change, now)?;
-                }
+        let untouchable = matches!(why, AloneReason::Frozen | AloneReason::RuleIgnores);
+        let released = standing.holds().is_none() && !untouchable;
+        // A write that arrived after the release, or a release not yet finished: what is ours still has to go.
+        let ours_left = released
+            && standing.presence != Presence::Deleted
+            && ownership::of(&standing, &self.world, now) == ownership::Ownership::Ours;
+        if ours_left && self.settings.enforce {
+            standing.status = Status::Applying;
+            if db::intent(&self.db, &key)?.is_none() {
+                db::put_intent(&self.db, &key, Class::Change, now)?;
             }
+        } else if released && standing.leaving.is_some() {
+            db::delete_intent(&self.db, &key)?;
+            self.finish_release(&mut standing, why.as_str(), now)?;
         } else {
             db::delete_intent(&self.db, &key)?;
             standing.status = match why {

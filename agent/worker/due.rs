@@ -53,11 +53,15 @@ pub(super) fn note_settings(
     }
     let mut fleet_changed = false;
     for home in &settings.homes {
-        db::add_home(db, &home.id.0)?;
+        db::put_home(db, home)?;
         let value = format!("{home:?}");
-        if db::put_fact(db, &format!("home:{}", home.id), &value, now)? {
+        let name = format!("home:{}", home.id);
+        let known = db::fact(db, &name)?.is_some_and(|(value, _)| value != "gone");
+        if db::put_fact(db, &name, &value, now)? {
             fleet_changed = true;
-            db::put_recheck(db, &About::Home(home.id.0.clone()))?;
+            // Values that name a home that was unknown were foreign until now, whoever carries them.
+            let about = if known { About::Home(home.id.0.clone()) } else { About::Everyone };
+            db::put_recheck(db, &about)?;
         }
     }
     for row in db::homes(db)? {
@@ -90,16 +94,8 @@ pub(super) fn fleet(db: &Connection, settings: &Settings, now: Timestamp) -> Res
         .collect();
     for row in &rows {
         if row.assigned > 0 && !settings.homes.iter().any(|home| home.id.0 == row.id) {
-            let home = Home {
-                id: HomeId(row.id.clone()),
-                host: row.id.clone(),
-                capacity: 0,
-                tags: Vec::new(),
-                dn: None,
-                online_capacity: None,
-                load: None,
-                probe: None,
-            };
+            // Its host stays known: the URLs of those who live there are still what they were.
+            let Some(home) = row.config.clone() else { continue };
             homes.push(state_of(home, false, row, settings, now));
         }
     }
