@@ -2,6 +2,8 @@
 //! answers. Here the real core runs over the real SQLite store and a directory in memory, is crashed between any two
 //! steps, and must end where an undisturbed run ends. A failing seed is printed; `HOMEWARD_SEED=N` replays it.
 
+#![allow(clippy::disallowed_methods)]
+
 use homeward::decide::filter::Filter;
 use homeward::decide::guard::{self, Limits};
 use homeward::decide::ownership;

@@ -647,6 +647,13 @@ pub fn held(db: &Connection, tripped: bool) -> Result<Vec<Held>> {
     Ok(all)
 }
 
+pub fn held_count(db: &Connection) -> Result<u64> {
+    db.prepare_cached("select count(*) from held where tripped = 1")
+        .and_then(|mut statement| statement.query_row([], |row| row.get::<_, i64>(0)))
+        .named("held_count")
+        .map(|count| count as u64)
+}
+
 /// Number and oldest of the settling.
 pub fn settling(db: &Connection) -> Result<(u64, Option<Timestamp>)> {
     db.prepare_cached("select count(*), min(since) from held where tripped = 0")
@@ -694,34 +701,37 @@ pub struct Problem {
     pub dismissed: bool,
 }
 
-/// Opens or renews the problem of a user. True: new, or another than before.
-pub fn put_problem(db: &Connection, key: &UserKey, code: &str, text: &str, hint: &str, now: Timestamp) -> Result<bool> {
-    let known: Option<(String, String)> = db
-        .prepare_cached("select code, text from problem where key = ?1")
-        .and_then(|mut s| s.query_row([&key.0[..]], |row| Ok((row.get(0)?, row.get(1)?))).optional())
+/// Opens or renews the problem of a user. `Some`: its id, because it is new, or another than before.
+pub fn put_problem(
+    db: &Connection,
+    key: &UserKey,
+    code: &str,
+    text: &str,
+    hint: &str,
+    now: Timestamp,
+) -> Result<Option<i64>> {
+    let renewed = db
+        .prepare_cached("update problem set seen_at = ?4, times = times + 1 where key = ?1 and code = ?2 and text = ?3")
+        .and_then(|mut s| s.execute(params![&key.0[..], code, text, now.0]))
         .named("put_problem")?;
-    let same = known.as_ref().is_some_and(|(known_code, known_text)| known_code == code && known_text == text);
-    if same {
-        db.prepare_cached("update problem set seen_at = ?2, times = times + 1 where key = ?1")
-            .and_then(|mut s| s.execute(params![&key.0[..], now.0]))
-            .named("put_problem")?;
-        return Ok(false);
+    if renewed > 0 {
+        return Ok(None);
     }
     db.prepare_cached(
         "insert into problem (key, code, text, hint, opened_at, seen_at) values (?1, ?2, ?3, ?4, ?5, ?5)
          on conflict (key) do update set code = excluded.code, text = excluded.text, hint = excluded.hint,
-         opened_at = excluded.opened_at, seen_at = excluded.seen_at, times = 1, dismissed = 0",
+         opened_at = excluded.opened_at, seen_at = excluded.seen_at, times = 1, dismissed = 0 returning id",
     )
-    .and_then(|mut s| s.execute(params![&key.0[..], code, text, hint, now.0]))
-    .named("put_problem")?;
-    Ok(true)
+    .and_then(|mut s| s.query_row(params![&key.0[..], code, text, hint, now.0], |row| row.get(0)))
+    .named("put_problem")
+    .map(Some)
 }
 
-pub fn close_problem(db: &Connection, key: &UserKey) -> Result<bool> {
-    db.prepare_cached("delete from problem where key = ?1")
-        .and_then(|mut s| s.execute([&key.0[..]]))
+/// Closes the problem of a user, if there is one, and says which it was.
+pub fn close_problem(db: &Connection, key: &UserKey) -> Result<Option<i64>> {
+    db.prepare_cached("delete from problem where key = ?1 returning id")
+        .and_then(|mut s| s.query_row([&key.0[..]], |row| row.get(0)).optional())
         .named("close_problem")
-        .map(|rows| rows > 0)
 }
 
 fn problem_of(row: &Row<'_>) -> rusqlite::Result<Problem> {

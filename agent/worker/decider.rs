@@ -156,6 +156,7 @@ impl Core {
                 holder.updated_at = now;
                 db::delete_intent(&self.db, &holder.key)?;
                 db::delete_held(&self.db, &holder.key)?;
+                self.step.said.push(Said::Inherited { key: standing.key, from: holder.key });
                 self.close_problem(&holder.key)?;
                 return self.save(Some(holder_id), before, &holder).map(|_| None);
             }
@@ -394,15 +395,15 @@ impl Core {
         let key = standing.key;
         standing.status = Status::Problem;
         standing.updated_at = now;
-        if db::put_problem(&self.db, &key, code, &text, &hint, now)? {
-            self.step.said.push(Said::ProblemOpened { key, text: text.clone(), hint });
+        if let Some(id) = db::put_problem(&self.db, &key, code, &text, &hint, now)? {
+            self.step.said.push(Said::ProblemOpened { id, key, text: text.clone(), hint });
         }
         self.tell_once(standing, OutcomeKind::Problem, code.to_owned(), text, now)
     }
 
     pub(super) fn close_problem(&mut self, key: &UserKey) -> Result<(), StoreError> {
-        if db::close_problem(&self.db, key)? {
-            self.step.said.push(Said::ProblemClosed { key: *key });
+        if let Some(id) = db::close_problem(&self.db, key)? {
+            self.step.said.push(Said::ProblemClosed { id, key: *key });
         }
         Ok(())
     }

@@ -192,7 +192,10 @@ impl Core {
         let all = db::held(&self.db, true)?;
         let hash = guard::plan_hash(all.iter().map(|row| (&row.key, row.fingerprint.as_str())));
         let limit = guard::limit(&limits, enabled);
-        self.step.said.push(Said::GuardHeld { count: all.len() as u64, limit, hash });
+        let count = |kind: guard::Guarded| all.iter().filter(|row| row.kind == kind.as_str()).count() as u64;
+        let (releases, moves) = (count(guard::Guarded::Release), count(guard::Guarded::Move));
+        let address_changes = count(guard::Guarded::Readdress);
+        self.step.said.push(Said::GuardHeld { releases, moves, address_changes, limit, hash });
         Ok(())
     }
 
@@ -210,20 +213,19 @@ impl Core {
         let effective = fact.effective();
         let changed = before.map(SrvFact::effective).as_ref() != Some(&effective);
         match (&effective, &fact.contradicted) {
-            (_, Some((_, since))) if before.is_none_or(|known| known.contradicted.is_none()) => {
-                let holds_at = since.plus(self.settings.srv_confirm);
-                self.step.said.push(Said::SrvContradicted { domain: fact.domain.clone(), holds_at });
+            (_, Some((new, since))) if before.is_none_or(|known| known.contradicted.is_none()) => {
+                self.step.said.push(Said::SrvContradicted {
+                    domain: fact.domain.clone(),
+                    from: in_words(&fact.answer),
+                    to: in_words(new),
+                    holds_at: since.plus(self.settings.srv_confirm),
+                });
             }
             (SrvAnswer::Unknown { why }, None) if changed => {
                 self.step.said.push(Said::SrvUnknown { domain: fact.domain.clone(), why: why.clone() });
             }
             (_, None) if changed => {
-                let to = match &effective {
-                    SrvAnswer::Present { .. } => effective.target().unwrap_or("?").to_owned(),
-                    SrvAnswer::Absent => "absent".into(),
-                    SrvAnswer::NotAvailable => "not available".into(),
-                    SrvAnswer::Unknown { .. } => "unknown".into(),
-                };
+                let to = in_words(&effective);
                 self.step.said.push(Said::SrvChanged { domain: fact.domain.clone(), to });
             }
             _ => {}
@@ -268,5 +270,14 @@ impl Core {
             }
         }
         Ok(())
+    }
+}
+
+fn in_words(answer: &SrvAnswer) -> String {
+    match answer {
+        SrvAnswer::Present { .. } => answer.target().unwrap_or("?").to_owned(),
+        SrvAnswer::Absent => "absent".into(),
+        SrvAnswer::NotAvailable => "not available".into(),
+        SrvAnswer::Unknown { .. } => "unknown".into(),
     }
 }
