@@ -89,6 +89,8 @@ pub fn is_secret(attribute: &str) -> bool {
 pub struct Shape {
     base_norm: String,
     record_attributes: HashSet<String>,
+    /// Of this attribute (lower case) no other value is carried.
+    only_value: Option<(&'static str, &'static str)>,
     user_filter: Box<dyn Fn(&UserRecord) -> bool + Send>,
 }
 
@@ -104,7 +106,14 @@ impl Shape {
             .filter(|name| !is_secret(name))
             .map(|name| name.split(';').next().unwrap_or_default().to_ascii_lowercase())
             .collect();
-        Shape { base_norm: normalized_dn(base), record_attributes, user_filter }
+        Shape { base_norm: normalized_dn(base), record_attributes, only_value: None, user_filter }
+    }
+
+    /// Of `attribute` (lower case) no other value enters a record: one that also tells of lockouts would make every
+    /// wrong password a change.
+    pub fn only_value(mut self, attribute: &'static str, value: &'static str) -> Shape {
+        self.only_value = Some((attribute, value));
+        self
     }
 
     /// Whether a DN, as a server writes it, lies at or below the base.
@@ -165,7 +174,12 @@ pub fn classify(shape: &Shape, entry: Entry) -> (UserKey, Mapped) {
 fn record(shape: &Shape, entry: Entry) -> UserRecord {
     let mut attributes: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     let (mut count, mut bytes) = (0, 0);
-    for (name, values) in entry.attributes {
+    for (name, mut values) in entry.attributes {
+        if let Some((attribute, value)) = shape.only_value
+            && name == attribute
+        {
+            values.retain(|octets| octets == value.as_bytes());
+        }
         if values.is_empty() || !shape.record_attributes.contains(&name) {
             continue;
         }
