@@ -74,6 +74,8 @@ struct Detail {
     told_enabled: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     told: Option<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    told_digest: DigestReadiness,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -116,6 +118,7 @@ fn standing_of(row: &Row<'_>) -> rusqlite::Result<(i64, Standing)> {
         approved: detail.approved,
         told_enabled: detail.told_enabled,
         told: detail.told,
+        told_digest: detail.told_digest,
     };
     Ok((row.get(0)?, standing))
 }
@@ -125,6 +128,13 @@ pub fn standing(db: &Connection, key: &UserKey) -> Result<Option<(i64, Standing)
     db.prepare_cached(&format!("select {STANDING} from standing where key = ?1"))
         .and_then(|mut statement| statement.query_row([&key.0[..]], standing_of).optional())
         .named("standing")
+}
+
+pub fn standing_at(db: &Connection, id: i64) -> Result<Option<Standing>> {
+    db.prepare_cached(&format!("select {STANDING} from standing where id = ?1"))
+        .and_then(|mut statement| statement.query_row([id], standing_of).optional())
+        .named("standing_at")
+        .map(|found| found.map(|(_, standing)| standing))
 }
 
 /// The standing that has this address, taken or resting.
@@ -204,6 +214,7 @@ pub fn put_standing(db: &Connection, id: Option<i64>, standing: &Standing) -> Re
         approved: standing.approved.clone(),
         told_enabled: standing.told_enabled,
         told: standing.told.clone(),
+        told_digest: standing.told_digest,
     })
     .map_err(|error| StoreError::BadRow { what: "standing", problem: error.to_string() })?;
     let record = serde_json::to_string(&standing.record)
@@ -504,11 +515,12 @@ pub fn delete_due(db: &Connection, key: &UserKey) -> Result<()> {
         .map(drop)
 }
 
-pub fn delete_due_why(db: &Connection, key: &UserKey, why: &str) -> Result<()> {
+/// True: there was one.
+pub fn delete_due_why(db: &Connection, key: &UserKey, why: &str) -> Result<bool> {
     db.prepare_cached("delete from due where key = ?1 and why = ?2")
         .and_then(|mut statement| statement.execute(params![&key.0[..], why]))
         .named("delete_due_why")
-        .map(drop)
+        .map(|rows| rows > 0)
 }
 
 pub fn due_now(db: &Connection, now: Timestamp, limit: usize) -> Result<Vec<UserKey>> {

@@ -121,7 +121,12 @@ impl Core {
     }
 
     /// An address goes to one user: a unique index, not a race. `Some`: it cannot be this one's.
-    fn claim_address(&mut self, address: &str, standing: &Standing, now: Timestamp) -> Result<Option<Refusal>, StoreError> {
+    fn claim_address(
+        &mut self,
+        address: &str,
+        standing: &Standing,
+        now: Timestamp,
+    ) -> Result<Option<Refusal>, StoreError> {
         let Some((holder_id, mut holder)) = db::standing_by_address(&self.db, address)? else { return Ok(None) };
         if holder.key == standing.key {
             return Ok(None);
@@ -133,7 +138,8 @@ impl Core {
         let rest = self.world.policy.im.address_rest;
         match contest(&holder, standing, carried, rest, now) {
             Contest::Taken => {
-                let holder = holder.record.text(&self.world.policy.names.login).map_or(holder.key.to_string(), str::to_owned);
+                let holder =
+                    holder.record.text(&self.world.policy.names.login).map_or(holder.key.to_string(), str::to_owned);
                 return Ok(Some(Refusal::AddressTaken { address: address.to_owned(), holder }));
             }
             Contest::Free => holder.reserved = None,
@@ -217,7 +223,7 @@ impl Core {
             standing.wishes.home = None;
         }
         standing.wishes.readdress = false;
-        let digest_before = std::mem::replace(&mut standing.digest, digest);
+        standing.digest = digest;
         standing.reset_since = match digest {
             DigestReadiness::ResetRequired => standing.reset_since.or(Some(now)),
             DigestReadiness::NotRequired | DigestReadiness::Ready | DigestReadiness::Unknown => None,
@@ -234,7 +240,8 @@ impl Core {
             standing.status = enabled_status(digest);
             db::delete_intent(&self.db, &key)?;
             self.close_problem(&key)?;
-            self.tell_enabled(&mut standing, digest_before, home_before.filter(|home| *home != assignment.home), now)?;
+            let told = std::mem::replace(&mut standing.told_digest, digest);
+            self.tell_enabled(&mut standing, told, home_before.filter(|home| *home != assignment.home), now)?;
         } else if self.settings.enforce {
             if change == Change::Adopted {
                 standing.applied = found;
@@ -316,7 +323,12 @@ impl Core {
     }
 
     /// The directory no longer says that the user is enabled.
-    pub(super) fn finish_release(&mut self, standing: &mut Standing, why: &str, now: Timestamp) -> Result<(), StoreError> {
+    pub(super) fn finish_release(
+        &mut self,
+        standing: &mut Standing,
+        why: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         standing.leaving = None;
         standing.applied = WriteBackValues::default();
         standing.status = match standing.presence {

@@ -7,7 +7,10 @@
 pub mod applier;
 pub mod decider;
 pub mod due;
+mod settings;
 pub mod wishes;
+
+pub use settings::read_world;
 
 use crate::decide::guard::Limits;
 use crate::decide::policy::Policy;
@@ -137,13 +140,10 @@ impl Core {
     /// Opens the store and takes in what changed in the configuration since it was last open.
     pub fn open(state_dir: &Path, settings: Settings, now: Timestamp) -> Result<Core, StoreError> {
         let db = open::writer(Kind::Enablement, state_dir)?;
-        let world = World {
-            policy: settings.policy.clone(),
-            fleet: Fleet::default(),
-            srv: BTreeMap::new(),
-            adopting: false,
-        };
-        let mut core = Core { db, settings, world, in_flight: HashMap::new(), dirty_homes: false, step: Step::default() };
+        let world =
+            World { policy: settings.policy.clone(), fleet: Fleet::default(), srv: BTreeMap::new(), adopting: false };
+        let mut core =
+            Core { db, settings, world, in_flight: HashMap::new(), dirty_homes: false, step: Step::default() };
         core.reload(core.settings.clone(), now)?;
         Ok(core)
     }
@@ -194,7 +194,11 @@ impl Core {
     pub fn is_quiet(&self, now: Timestamp) -> Result<bool, StoreError> {
         let waiting = db::next_time(&self.db)?.is_some_and(|at| at <= now);
         let settling = db::settling(&self.db)?.0 > 0;
-        Ok(self.in_flight.is_empty() && !waiting && !settling && db::recheck_count(&self.db)? == 0 && db::wishes(&self.db)?.is_empty())
+        Ok(self.in_flight.is_empty()
+            && !waiting
+            && !settling
+            && db::recheck_count(&self.db)? == 0
+            && db::wishes(&self.db)?.is_empty())
     }
 
     /// One transaction. On an error nothing of it is stored, and the same input may come again.
@@ -313,13 +317,21 @@ impl Core {
     }
 
     /// Outcomes are told in enforce mode only.
-    fn tell(&mut self, standing: &Standing, kind: OutcomeKind, why: Option<String>, from: Option<HomeId>, now: Timestamp) -> Result<(), StoreError> {
+    fn tell(
+        &mut self,
+        standing: &Standing,
+        kind: OutcomeKind,
+        why: Option<String>,
+        from: Option<HomeId>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         if !self.settings.enforce {
             return Ok(());
         }
         let names = &self.world.policy.names;
         let assignment = standing.holds().cloned();
-        let values = assignment.as_ref().map(|assignment| ownership::desired(assignment, &self.world)).unwrap_or_default();
+        let values =
+            assignment.as_ref().map(|assignment| ownership::desired(assignment, &self.world)).unwrap_or_default();
         let mut todo = Vec::new();
         if standing.digest == DigestReadiness::ResetRequired {
             todo.push("reset the password: it predates the Digest policy".to_owned());
