@@ -66,11 +66,7 @@ impl Context {
     }
 
     fn require(&self, kind: Kind) -> Result<(), CliError> {
-        if kind.path(self.state_dir()).exists() {
-            Ok(())
-        } else {
-            Err(CliError::NoStore(self.state_dir().to_owned()))
-        }
+        if kind.path(self.state_dir()).exists() { Ok(()) } else { Err(CliError::NoStore(self.state_dir().to_owned())) }
     }
 
     /// The worker's store, to read.
@@ -153,10 +149,7 @@ fn find(db: &Connection, text: &str, attributes: &[&str]) -> Result<Vec<Standing
 }
 
 /// Every standing, in chunks, so that a million of them are never held at once.
-pub fn each_standing(
-    db: &Connection,
-    mut each: impl FnMut(Standing) -> Result<(), CliError>,
-) -> Result<(), CliError> {
+pub fn each_standing(db: &Connection, mut each: impl FnMut(Standing) -> Result<(), CliError>) -> Result<(), CliError> {
     let mut after = 0;
     loop {
         let chunk = db::standings_after(db, after, CHUNK)?;

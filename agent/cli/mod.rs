@@ -42,7 +42,8 @@ pub const HELD: u8 = 4;
 /// Exit code: the configuration cannot be used (`EX_CONFIG` of sysexits.h).
 pub const CONFIGURATION: u8 = ConfigError::EXIT_CODE;
 
-const EXIT_CODES: &str = "Exit codes: 0 fine, 1 failed, 2 usage, 3 there are problems, 4 held by the guard, 78 configuration";
+const EXIT_CODES: &str =
+    "Exit codes: 0 fine, 1 failed, 2 usage, 3 there are problems, 4 held by the guard, 78 configuration";
 
 /// Watch a directory and give every entitled user a home server
 #[derive(Parser, Debug)]
@@ -70,30 +71,42 @@ struct Global {
 #[derive(Subcommand, Debug)]
 enum Verb {
     /// Run the agent: follow the directory, decide, write back
-    #[command(after_long_help = "Examples:\n  homeward run                follow the directory until stopped\n  homeward run --once         work until all is quiet, then exit (3: problems, 4: held by the guard)")]
+    #[command(
+        after_long_help = "Examples:\n  homeward run                follow the directory until stopped\n  homeward run --once         work until all is quiet, then exit (3: problems, 4: held by the guard)"
+    )]
     Run {
         /// Exit once everything is read, decided and written
         #[arg(long)]
         once: bool,
     },
     /// Check configuration, directory, rights, schema, DNS, homes and stores
-    #[command(after_long_help = "One line each: ok, warn or FAIL, and what to do. Exits 1 if something fails. Nothing is written.")]
+    #[command(
+        after_long_help = "One line each: ok, warn or FAIL, and what to do. Exits 1 if something fails. Nothing is written."
+    )]
     Check,
     /// Read the directory now, decide for everyone, change nothing
-    #[command(after_long_help = "Examples:\n  homeward plan               what the agent would do now\n  homeward plan ann           for one user\n  homeward plan --json        with each user who would change\n\nExits 3 if users would be refused, 4 if the guard would hold the plan.")]
+    #[command(
+        after_long_help = "Examples:\n  homeward plan               what the agent would do now\n  homeward plan ann           for one user\n  homeward plan --json        with each user who would change\n\nExits 3 if users would be refused, 4 if the guard would hold the plan."
+    )]
     Plan {
         /// Only these: login, mail, DN or key
         #[arg(value_name = "USER")]
         users: Vec<String>,
     },
     /// Show how things stand, on one screen
-    #[command(after_long_help = "Reads the stores only: the agent need not run. Exits 3 if there are problems, 4 if the guard holds changes.")]
+    #[command(
+        after_long_help = "Reads the stores only: the agent need not run. Exits 3 if there are problems, 4 if the guard holds changes."
+    )]
     Status,
     /// Show what became of users, a line each
-    #[command(after_long_help = "Examples:\n  homeward tail -f                    follow what happens\n  homeward tail --user ann            everything about one user\n  homeward tail --kind problem --since 2h")]
+    #[command(
+        after_long_help = "Examples:\n  homeward tail -f                    follow what happens\n  homeward tail --user ann            everything about one user\n  homeward tail --kind problem --since 2h"
+    )]
     Tail(TailArgs),
     /// Print a feed as CloudEvents, one JSON document a line
-    #[command(after_long_help = "Examples:\n  homeward events --follow                         everyone who is there, then what changes\n  homeward events --feed outcomes --after 0        how every user stands, then what became of them\n\nTo go on later, give the `sequence` of the last event to --after.")]
+    #[command(
+        after_long_help = "Examples:\n  homeward events --follow                         everyone who is there, then what changes\n  homeward events --feed outcomes --after 0        how every user stands, then what became of them\n\nTo go on later, give the `sequence` of the last event to --after."
+    )]
     Events(EventsArgs),
     /// List, show, explain or change users
     #[command(subcommand)]
@@ -111,7 +124,9 @@ enum Verb {
     #[command(subcommand)]
     Problem(ProblemVerb),
     /// Let a held plan pass, named by its hash
-    #[command(after_long_help = "The hash is shown by `homeward status` and `homeward problem show guard`. It names these users and these changes;\nwhoever decides otherwise meanwhile is not let through.")]
+    #[command(
+        after_long_help = "The hash is shown by `homeward status` and `homeward problem show guard`. It names these users and these changes;\nwhoever decides otherwise meanwhile is not let through."
+    )]
     Approve {
         #[arg(value_name = "PLAN-HASH")]
         hash: String,
@@ -295,9 +310,7 @@ pub fn run(cli: Cli) -> Result<u8, CliError> {
 }
 
 fn outcome_kind(text: &str) -> Result<OutcomeKind, String> {
-    OutcomeKind::parse(text).ok_or_else(|| {
-        format!("one of {}", OutcomeKind::ALL.map(OutcomeKind::as_str).join(", "))
-    })
+    OutcomeKind::parse(text).ok_or_else(|| format!("one of {}", OutcomeKind::ALL.map(OutcomeKind::as_str).join(", ")))
 }
 
 fn status_word(text: &str) -> Result<Status, String> {
@@ -331,7 +344,11 @@ mod tests {
         fn look(command: &clap::Command) {
             for below in command.get_subcommands() {
                 let about = below.get_about().map(|about| about.to_string()).unwrap_or_default();
-                assert!(below.get_name() == "help" || !about.is_empty() && !about.ends_with('.'), "{}", below.get_name());
+                assert!(
+                    below.get_name() == "help" || !about.is_empty() && !about.ends_with('.'),
+                    "{}",
+                    below.get_name()
+                );
                 look(below);
             }
         }

@@ -86,7 +86,7 @@ pub struct Table(comfy_table::Table);
 impl Table {
     pub fn new<'a>(heads: impl IntoIterator<Item = &'a str>) -> Table {
         let mut table = comfy_table::Table::new();
-        table.load_preset(comfy_table::presets::NOTHING).set_header(heads);
+        table.load_style(comfy_table::presets::NOTHING).set_header(heads);
         Table(table)
     }
 

@@ -116,7 +116,12 @@ fn show(c: &mut Context, id: &str) -> Result<u8, CliError> {
         return Ok(FINE);
     }
     c.out.line(format_args!("P{}  {}", problem.id, printable(&problem.code)))?;
-    let seen = format!("{} to {}, {}", moment(problem.opened_at), moment(problem.seen_at), count(problem.times.into(), "time"));
+    let seen = format!(
+        "{} to {}, {}",
+        moment(problem.opened_at),
+        moment(problem.seen_at),
+        count(problem.times.into(), "time")
+    );
     let fields = [
         ("user", login),
         ("key", problem.key.to_string()),

@@ -211,9 +211,7 @@ struct StepView {
 
 fn explain(c: &mut Context, db: &Connection, text: &str) -> Result<u8, CliError> {
     let standing = match c.user(db, text) {
-        Err(CliError::NotLookedAt(_)) => {
-            c.in_log(text)?.ok_or_else(|| CliError::NoSuchUser(text.to_owned()))?
-        }
+        Err(CliError::NotLookedAt(_)) => c.in_log(text)?.ok_or_else(|| CliError::NoSuchUser(text.to_owned()))?,
         found => found?,
     };
     let world = c.world(db)?;

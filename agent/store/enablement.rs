@@ -190,8 +190,7 @@ pub fn find_standings(
              where lower(value.value) = lower(?1)) order by id limit ?3"
     );
     let mut statement = db.prepare_cached(&sql).named("find_standings")?;
-    let rows =
-        statement.query_map(params![text, attributes, limit as i64], standing_of).named("find_standings")?;
+    let rows = statement.query_map(params![text, attributes, limit as i64], standing_of).named("find_standings")?;
     rows.map(|row| row.map(|(_, standing)| standing)).collect::<rusqlite::Result<_>>().named("find_standings")
 }
 
