@@ -302,7 +302,7 @@ async fn users(
     let access = Access { endpoint, tls: config.tls.clone(), bind: config.bind.clone(), patience: Patience::default() };
     let attributes: Vec<String> = attributes.into_iter().collect();
     let filter = config.filter.as_deref().unwrap_or(profile.user_filter).to_owned();
-    let (mut found, mut without_login, mut unreadable) = (0u64, 0u64, 0u64);
+    let (mut found, mut without_login, mut without_date, mut unreadable) = (0u64, 0u64, 0u64, 0u64);
     let mut domains = Domains::new();
     let mut progress = Progress::new("entries read");
     let reading = async {
@@ -317,6 +317,7 @@ async fn users(
                 let (_, Mapped::User { record, .. }) = classify(&shape, entry) else { continue };
                 found += 1;
                 without_login += u64::from(record.text(&settings.policy.names.login).is_none());
+                without_date += u64::from(record.text(&settings.policy.names.password_date).is_none());
                 if let Some((_, domain)) = record.text(&settings.policy.names.mail).and_then(|it| it.rsplit_once('@')) {
                     *domains.entry(domain.to_lowercase()).or_default() += 1;
                 }
@@ -342,6 +343,12 @@ async fn users(
     if without_login > 0 {
         let text = format!("{} without {}", count(without_login, "user"), settings.policy.names.login);
         report.add(State::Doubt, "users", text, "see [directory.attributes] login")?;
+    }
+    if report.c.config.digest.required && without_date > 0 {
+        let text = format!("{} of {found} without {}", without_date, settings.policy.names.password_date);
+        let hint =
+            "their readiness may stay unknown until the next password change; is overlay ppolicy on the database?";
+        report.add(State::Doubt, "digest", text, hint)?;
     }
     if unreadable > 0 {
         report.add(State::Doubt, "users", count(unreadable, "unreadable answer"), "see the server's log")?;

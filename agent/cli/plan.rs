@@ -196,7 +196,10 @@ fn standing_of(
     let (key, Mapped::User { mut record, dn_norm }) = classify(shape, entry) else { return Ok(None) };
     groups.add_to(&mut record, &dn_norm);
     let known = db::standing(store, &key)?.map(|(_, standing)| standing);
-    let mut standing = known.unwrap_or_else(|| Standing::new(key, now));
+    let mut standing = known.unwrap_or_else(|| {
+        // Who is new is planned for as after `[im] mail_wait`: what will be is asked, not what is waited for.
+        Standing { first_seen: Timestamp::default(), ..Standing::new(key, now) }
+    });
     standing.record = record;
     standing.presence = Presence::Present;
     Ok(Some(standing))

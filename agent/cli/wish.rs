@@ -59,7 +59,7 @@ fn taken(db: &Connection, id: i64, audited: i64, who: &str, verb: &Verb) -> Resu
         if !db::wish_waits(db, id)? {
             let ours = |row: &db::AuditRow| row.id > audited && row.who == who && row.verb == text;
             let rows = db::audit(db, AUDIT_ROWS)?;
-            return Ok(Some(rows.into_iter().filter(ours).next_back().map_or_else(String::new, |row| row.result)));
+            return Ok(Some(rows.into_iter().rfind(ours).map_or_else(String::new, |row| row.result)));
         }
         if started.elapsed() >= TAKEN_WITHIN {
             return Ok(None);
