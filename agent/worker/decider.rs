@@ -156,6 +156,7 @@ impl Core {
                 holder.updated_at = now;
                 db::delete_intent(&self.db, &holder.key)?;
                 db::delete_held(&self.db, &holder.key)?;
+                self.step.said.push(Said::Inherited { key: standing.key, from: holder.key });
                 self.close_problem(&holder.key)?;
                 return self.save(Some(holder_id), before, &holder).map(|_| None);
             }
@@ -301,6 +302,11 @@ impl Core {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let key = standing.key;
+        if let ownership::Ownership::Adoptable(assignment) = ownership::of(&standing, &self.world, now) {
+            standing.applied = ownership::found(&standing.record, &self.world.policy.names);
+            standing.leaving = Some(assignment.home.clone());
+            standing.reserved = Some(assignment);
+        }
         standing.version += 1;
         standing.released_at = Some(now);
         standing.updated_at = now;
@@ -352,18 +358,20 @@ impl Core {
         let key = standing.key;
         standing.updated_at = now;
         self.close_problem(&key)?;
-        if standing.leaving.is_some() && standing.holds().is_none() {
-            // Being released: the values that are ours still have to go.
-            let found = ownership::found(&standing.record, &self.world.policy.names);
-            if standing.presence == Presence::Deleted || found.is_empty() {
-                db::delete_intent(&self.db, &key)?;
-                self.finish_release(&mut standing, why.as_str(), now)?;
-            } else {
-                standing.status = Status::Applying;
-                if db::intent(&self.db, &key)?.is_none() {
-                    db::put_intent(&self.db, &key, Class::Change, now)?;
-                }
+        let untouchable = matches!(why, AloneReason::Frozen | AloneReason::RuleIgnores);
+        let released = standing.holds().is_none() && !untouchable;
+        // A write that arrived after the release, or a release not yet finished: what is ours still has to go.
+        let ours_left = released
+            && standing.presence != Presence::Deleted
+            && ownership::of(&standing, &self.world, now) == ownership::Ownership::Ours;
+        if ours_left && self.settings.enforce {
+            standing.status = Status::Applying;
+            if db::intent(&self.db, &key)?.is_none() {
+                db::put_intent(&self.db, &key, Class::Change, now)?;
             }
+        } else if released && standing.leaving.is_some() {
+            db::delete_intent(&self.db, &key)?;
+            self.finish_release(&mut standing, why.as_str(), now)?;
         } else {
             db::delete_intent(&self.db, &key)?;
             standing.status = match why {
@@ -387,15 +395,15 @@ impl Core {
         let key = standing.key;
         standing.status = Status::Problem;
         standing.updated_at = now;
-        if db::put_problem(&self.db, &key, code, &text, &hint, now)? {
-            self.step.said.push(Said::ProblemOpened { key, text: text.clone(), hint });
+        if let Some(id) = db::put_problem(&self.db, &key, code, &text, &hint, now)? {
+            self.step.said.push(Said::ProblemOpened { id, key, text: text.clone(), hint });
         }
         self.tell_once(standing, OutcomeKind::Problem, code.to_owned(), text, now)
     }
 
     pub(super) fn close_problem(&mut self, key: &UserKey) -> Result<(), StoreError> {
-        if db::close_problem(&self.db, key)? {
-            self.step.said.push(Said::ProblemClosed { key: *key });
+        if let Some(id) = db::close_problem(&self.db, key)? {
+            self.step.said.push(Said::ProblemClosed { id, key: *key });
         }
         Ok(())
     }

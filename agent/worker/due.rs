@@ -53,11 +53,15 @@ pub(super) fn note_settings(
     }
     let mut fleet_changed = false;
     for home in &settings.homes {
-        db::add_home(db, &home.id.0)?;
+        db::put_home(db, home)?;
         let value = format!("{home:?}");
-        if db::put_fact(db, &format!("home:{}", home.id), &value, now)? {
+        let name = format!("home:{}", home.id);
+        let known = db::fact(db, &name)?.is_some_and(|(value, _)| value != "gone");
+        if db::put_fact(db, &name, &value, now)? {
             fleet_changed = true;
-            db::put_recheck(db, &About::Home(home.id.0.clone()))?;
+            // Values that name a home that was unknown were foreign until now, whoever carries them.
+            let about = if known { About::Home(home.id.0.clone()) } else { About::Everyone };
+            db::put_recheck(db, &about)?;
         }
     }
     for row in db::homes(db)? {
@@ -90,16 +94,8 @@ pub(super) fn fleet(db: &Connection, settings: &Settings, now: Timestamp) -> Res
         .collect();
     for row in &rows {
         if row.assigned > 0 && !settings.homes.iter().any(|home| home.id.0 == row.id) {
-            let home = Home {
-                id: HomeId(row.id.clone()),
-                host: row.id.clone(),
-                capacity: 0,
-                tags: Vec::new(),
-                dn: None,
-                online_capacity: None,
-                load: None,
-                probe: None,
-            };
+            // Its host stays known: the URLs of those who live there are still what they were.
+            let Some(home) = row.config.clone() else { continue };
             homes.push(state_of(home, false, row, settings, now));
         }
     }
@@ -196,7 +192,10 @@ impl Core {
         let all = db::held(&self.db, true)?;
         let hash = guard::plan_hash(all.iter().map(|row| (&row.key, row.fingerprint.as_str())));
         let limit = guard::limit(&limits, enabled);
-        self.step.said.push(Said::GuardHeld { count: all.len() as u64, limit, hash });
+        let count = |kind: guard::Guarded| all.iter().filter(|row| row.kind == kind.as_str()).count() as u64;
+        let (releases, moves) = (count(guard::Guarded::Release), count(guard::Guarded::Move));
+        let address_changes = count(guard::Guarded::Readdress);
+        self.step.said.push(Said::GuardHeld { releases, moves, address_changes, limit, hash });
         Ok(())
     }
 
@@ -214,20 +213,19 @@ impl Core {
         let effective = fact.effective();
         let changed = before.map(SrvFact::effective).as_ref() != Some(&effective);
         match (&effective, &fact.contradicted) {
-            (_, Some((_, since))) if before.is_none_or(|known| known.contradicted.is_none()) => {
-                let holds_at = since.plus(self.settings.srv_confirm);
-                self.step.said.push(Said::SrvContradicted { domain: fact.domain.clone(), holds_at });
+            (_, Some((new, since))) if before.is_none_or(|known| known.contradicted.is_none()) => {
+                self.step.said.push(Said::SrvContradicted {
+                    domain: fact.domain.clone(),
+                    from: in_words(&fact.answer),
+                    to: in_words(new),
+                    holds_at: since.plus(self.settings.srv_confirm),
+                });
             }
             (SrvAnswer::Unknown { why }, None) if changed => {
                 self.step.said.push(Said::SrvUnknown { domain: fact.domain.clone(), why: why.clone() });
             }
             (_, None) if changed => {
-                let to = match &effective {
-                    SrvAnswer::Present { .. } => effective.target().unwrap_or("?").to_owned(),
-                    SrvAnswer::Absent => "absent".into(),
-                    SrvAnswer::NotAvailable => "not available".into(),
-                    SrvAnswer::Unknown { .. } => "unknown".into(),
-                };
+                let to = in_words(&effective);
                 self.step.said.push(Said::SrvChanged { domain: fact.domain.clone(), to });
             }
             _ => {}
@@ -272,5 +270,14 @@ impl Core {
             }
         }
         Ok(())
+    }
+}
+
+fn in_words(answer: &SrvAnswer) -> String {
+    match answer {
+        SrvAnswer::Present { .. } => answer.target().unwrap_or("?").to_owned(),
+        SrvAnswer::Absent => "absent".into(),
+        SrvAnswer::NotAvailable => "not available".into(),
+        SrvAnswer::Unknown { .. } => "unknown".into(),
     }
 }

@@ -7,6 +7,7 @@
 pub mod applier;
 pub mod decider;
 pub mod due;
+pub mod service;
 mod settings;
 pub mod wishes;
 
@@ -99,19 +100,19 @@ pub struct Step {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Said {
     Outcome(Box<Outcome>),
-    ProblemOpened { key: UserKey, text: String, hint: String },
-    ProblemClosed { key: UserKey },
+    ProblemOpened { id: i64, key: UserKey, text: String, hint: String },
+    ProblemClosed { id: i64, key: UserKey },
     Retrying { key: UserKey, attempt: u32, why: String, at: Timestamp },
-    GuardHeld { count: u64, limit: u64, hash: String },
-    GuardApproved { count: u64, hash: String },
+    GuardHeld { releases: u64, moves: u64, address_changes: u64, limit: u64, hash: String },
+    GuardApproved { count: u64, hash: String, who: String },
     SrvChanged { domain: String, to: String },
     SrvUnknown { domain: String, why: String },
-    SrvContradicted { domain: String, holds_at: Timestamp },
+    SrvContradicted { domain: String, from: String, to: String, holds_at: Timestamp },
+    Inherited { key: UserKey, from: UserKey },
     HomeDown { home: HomeId, why: String },
     HomeUp { home: HomeId },
     HomeFull { home: HomeId, capacity: u32 },
     WishTaken { who: String, what: String, result: String },
-    AdoptionDone { adopted: u64 },
 }
 
 /// A write on its way. Not stored: after a crash the intent is still there, and the write is found done or is done again.

@@ -10,7 +10,7 @@ impl Core {
     pub(super) fn take_wishes(&mut self, now: Timestamp) -> Result<(), StoreError> {
         for WishRow { id, who, verb, .. } in db::wishes(&self.db)? {
             let what = describe(&verb);
-            let result = self.take_wish(verb.clone(), now)?;
+            let result = self.take_wish(verb.clone(), &who, now)?;
             let text = serde_json::to_string(&verb).unwrap_or_else(|_| what.clone());
             db::finish_wish(&self.db, id, now, &who, &text, &result)?;
             self.step.said.push(Said::WishTaken { who, what, result });
@@ -18,7 +18,7 @@ impl Core {
         Ok(())
     }
 
-    fn take_wish(&mut self, verb: Verb, now: Timestamp) -> Result<String, StoreError> {
+    fn take_wish(&mut self, verb: Verb, who: &str, now: Timestamp) -> Result<String, StoreError> {
         match verb {
             Verb::MoveUser { key, to } => self.wish_of(&key, now, |standing| standing.wishes.home = Some(to)),
             Verb::Recheck { key } => self.wish_of(&key, now, |standing| {
@@ -45,7 +45,7 @@ impl Core {
             Verb::DismissProblem { id } => {
                 Ok(if db::dismiss_problem(&self.db, id)? { "done".into() } else { format!("no problem P{id}") })
             }
-            Verb::Approve { hash } => self.approve(&hash, now),
+            Verb::Approve { hash } => self.approve(&hash, who, now),
             Verb::Sweep => {
                 // Problems are tried again at each sweep.
                 db::put_recheck(&self.db, &About::Status(Status::Problem))?;
@@ -97,7 +97,7 @@ impl Core {
     }
 
     /// Lets exactly the held changes pass whose plan has this hash.
-    fn approve(&mut self, hash: &str, now: Timestamp) -> Result<String, StoreError> {
+    fn approve(&mut self, hash: &str, who: &str, now: Timestamp) -> Result<String, StoreError> {
         let held = db::held(&self.db, true)?;
         let ours = guard::plan_hash(held.iter().map(|row| (&row.key, row.fingerprint.as_str())));
         if held.is_empty() || ours != hash {
@@ -108,7 +108,7 @@ impl Core {
         for row in &held {
             self.let_pass(row, now)?;
         }
-        self.step.said.push(Said::GuardApproved { count: held.len() as u64, hash: ours });
+        self.step.said.push(Said::GuardApproved { count: held.len() as u64, hash: ours, who: who.to_owned() });
         Ok(format!("{} changes pass", held.len()))
     }
 }
