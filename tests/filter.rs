@@ -4,17 +4,14 @@
 // The servers are waited for by the clock.
 #![allow(clippy::disallowed_methods)]
 
-#[path = "support/company.rs"]
-#[allow(dead_code)]
-mod company;
 mod support;
 
-use company::Dice;
 use homeward::decide::filter::{Filter, Truth};
 use homeward::model::{UserRecord, Value};
 use ldap3::{LdapConnAsync, Scope, SearchEntry};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use support::company::Dice;
 use support::slapd::{ADMIN_DN, ADMIN_PASSWORD, SUFFIX, Slapd};
 
 const ENTRIES: usize = 200;
