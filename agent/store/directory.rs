@@ -204,6 +204,13 @@ pub fn last_seq(c: &Connection) -> Result<i64, StoreError> {
     c.query_row("select coalesce(max(seq), 0) from entry", [], |row| row.get(0)).named("reading the log's end")
 }
 
+/// Rows behind `after`.
+pub fn count_after(c: &Connection, after: i64) -> Result<u64, StoreError> {
+    c.query_row("select count(*) from entry where seq > ?1", [after], |row| row.get::<_, i64>(0))
+        .named("counting changes")
+        .map(|count| count.max(0) as u64)
+}
+
 /// (present, gone)
 pub fn counts(c: &Connection) -> Result<(u64, u64), StoreError> {
     // Both counts come from small indexes; the rows themselves are not read.

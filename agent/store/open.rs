@@ -96,6 +96,12 @@ pub fn lock(state_dir: &Path) -> Result<Lock, StoreError> {
     Ok(Lock { _file: file })
 }
 
+/// Whether an agent owns the stores now. The lock taken to find out is given back at once.
+pub fn is_locked(state_dir: &Path) -> bool {
+    File::open(state_dir.join("homeward.lock"))
+        .is_ok_and(|file| matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)))
+}
+
 /// A whole copy, taken while the agent runs (SQLite's `VACUUM INTO`). Refuses to overwrite.
 pub fn backup(kind: Kind, state_dir: &Path, into: &Path) -> Result<(), StoreError> {
     let connection = reader(kind, state_dir)?;
@@ -122,7 +128,9 @@ mod tests {
         let held = lock(dir.path()).unwrap();
         let error = lock(dir.path()).unwrap_err().to_string();
         assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+        assert!(is_locked(dir.path()));
         drop(held);
+        assert!(!is_locked(dir.path()));
         lock(dir.path()).unwrap();
     }
 
