@@ -232,7 +232,7 @@ fn entries(dice: &mut Dice) -> String {
                 // Two values that are equal to the server are refused.
                 let same = String::from_utf8_lossy(&value).to_lowercase().replace([' ', '-'], "");
                 if !value.is_empty() && seen.insert(same) {
-                    ldif.push_str(&company::ldif_line(name, &value));
+                    ldif.push_str(&support::company::ldif_line(name, &value));
                 }
             }
         }
