@@ -160,7 +160,7 @@ impl Poller {
             let ended = loop {
                 tokio::select! {
                     biased;
-                    _ = stop.wait_for(|stop| *stop) => return Ok(()),
+                    () = stopped(stop) => return Ok(()),
                     request = requests.recv(), if listening => match request {
                         Some(Request::Sweep) => break Ok(Ended::SweepDue("asked for")),
                         Some(Request::Approve(hash)) => self.approve(hash).await?,
@@ -254,6 +254,11 @@ impl Poller {
         bearable(purged)?;
         Ok(())
     }
+}
+
+/// Who asks may also just be gone.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 /// What may be better soon is left for the next time.
