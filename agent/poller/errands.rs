@@ -224,7 +224,6 @@ impl<'a> Errands<'a> {
 
     /// Reads members of groups again, until their `memberOf` says what the group says.
     async fn read_again(&mut self, rows: Vec<RereadRow>) -> Result<Left, Fault> {
-        let full = rows.len() == REREADS_IN_ONE;
         let mut members: BTreeMap<String, Vec<RereadRow>> = BTreeMap::new();
         for row in rows {
             members.entry(row.member_dn.clone()).or_default().push(row);
@@ -253,11 +252,7 @@ impl<'a> Errands<'a> {
                 intake.rereads_done(&done, Timestamp::now())
             })
             .await??;
-        Ok(match (disagree, full) {
-            (true, _) => Left::After(REREAD_PAUSE),
-            (false, true) => Left::More,
-            (false, false) => Left::Nothing,
-        })
+        Ok(if disagree { Left::After(REREAD_PAUSE) } else { Left::More })
     }
 }
 

@@ -196,8 +196,13 @@ impl Poller {
                 return Err(PollerError::Store(cause));
             }
             Fault::Gone(_) => return Err(PollerError::Gone(KeeperGone)),
-            Fault::Store(StoreError::DiskFull(_)) => {
-                lines::disk_full(&self.config.agent.state_dir.display().to_string());
+            Fault::Store(cause) => {
+                let hint = cause.hint().0;
+                match cause {
+                    StoreError::DiskFull(_) => lines::disk_full(&self.config.agent.state_dir.display().to_string()),
+                    _ => lines::loop_held("poller", &text, &hint),
+                }
+                self.seen.send_modify(|seen| seen.held = Some(format!("{text}; {hint}")));
                 return Ok(self.backoff.next_delay());
             }
             Fault::Stalled { behind, after } => {

@@ -144,7 +144,7 @@ pub(super) async fn run(config: &Config, url: &str, keeper: &Keeper, plan: &Plan
     };
     told(tell(keeper, url, "refreshing", Some(world.guarantees())).await)?;
     tokio::select! {
-        ended = follow(sync, keeper, connected, sweep_at(config, keeper, plan).await?, url) => ended,
+        ended = follow(sync, keeper, connected, sweep_at(config, keeper, plan).await?) => ended,
         ended = errands.run() => ended,
     }
 }
@@ -178,7 +178,6 @@ async fn follow(
     keeper: &Keeper,
     connected: impl FnOnce(),
     sweep_at: tokio::time::Instant,
-    url: &str,
 ) -> Result<Ended, Fault> {
     let (fault, mut faulty) = oneshot::channel();
     keeper.begin(Begin { resumed: sync.resumed(), fault }).await?;
@@ -192,12 +191,8 @@ async fn follow(
             error = &mut faulty => return Err(error.map_or(Fault::Gone(KeeperGone), Fault::Store)),
             room = keeper.room(), if !waiting.batches.is_empty() => {
                 if let Some((batch, heard)) = waiting.pop() {
-                    let completes = batch.complete.is_some();
+                    live |= batch.complete.is_some();
                     room?.send(Job::Take(batch, heard));
-                    if completes {
-                        live = true;
-                        told(tell(keeper, url, "live", None).await)?;
-                    }
                 }
             }
             batch = sync.next(), if waiting.has_room() => {
@@ -272,8 +267,14 @@ async fn read_groups(world: &World, keeper: &Keeper, errands: &mut Errands<'_>) 
     } else {
         let names: Vec<&str> = attributes.iter().map(String::as_str).collect();
         for group in &world.named_groups {
-            if let Some(entry) = lookup::by_dn(errands.ldap().await?, group, &names).await? {
-                found.push(Change::Entry(entry));
+            match lookup::by_dn(errands.ldap().await?, group, &names).await? {
+                Some(entry) => found.push(Change::Entry(entry)),
+                None if world.contains(group) => {}
+                // The source will not tell.
+                None => {
+                    let (group, nobody) = (group.clone(), BTreeSet::new());
+                    keeper.with(move |intake| intake.set_members(&group, &nobody, Timestamp::now())).await??;
+                }
             }
         }
     }
