@@ -27,6 +27,8 @@ const CHANGES_IN_ONE: usize = 5_000;
 const CHANGES_WAITING: usize = 50_000;
 /// The store takes nothing for so long: the connection is given up, and taken up again from the cursor.
 const STALLED_AFTER: Duration = Duration::from_secs(10);
+/// A longer interval means never, and no clock counts that far.
+const SWEEP_LATEST: Duration = Duration::from_secs(10 * 365 * 86_400);
 const GROUPS: &str = "(|(objectClass=groupOfNames)(objectClass=groupOfUniqueNames))";
 
 /// How a session ended without fault.
@@ -160,7 +162,7 @@ fn told(outcome: Result<(), super::PollerError>) -> Result<(), Fault> {
 }
 
 async fn sweep_at(config: &Config, keeper: &Keeper, plan: &Plan) -> Result<tokio::time::Instant, Fault> {
-    let interval = config.directory.sweep_interval;
+    let interval = config.directory.sweep_interval.min(SWEEP_LATEST);
     let now = Instant::now();
     let by_store = match bearable(keeper.with(|intake| intake.swept_at()).await?)?.flatten() {
         Some(at) => now + interval.saturating_sub(Timestamp::now().since(at)),
