@@ -254,6 +254,67 @@ fn a_moved_container_is_returned_and_those_below_the_old_place_can_be_doubted() 
 }
 
 #[test]
+fn promise_8_lookups_that_find_too_few_or_not_even_the_container_make_suspect() {
+    let below = |n: u8| Change::Entry(entry(n, &format!("uid=u{n},ou=a,dc=x"), "person", "a@x"));
+    let doubt = |lost: u8| {
+        let mut world = World::new();
+        let start = world.refresh((1..=20).map(|n| if n <= lost { below(n) } else { user(n, "a@x") }).collect()).head;
+        assert_eq!(world.intake.doubt_below("ou=a,dc=x", NOW).unwrap().len(), usize::from(lost));
+        (world, start)
+    };
+    let all = |lost: u8, verdict: Verdict| (1..=lost).map(|n| (key(n), verdict.clone())).collect::<Vec<_>>();
+    // 20 users, 50 %: ten may be gone.
+    let (mut world, start) = doubt(10);
+    assert_eq!(world.intake.conclude(all(10, Verdict::Deleted), NOW).unwrap().removed, 10);
+    assert_eq!(world.told(start).len(), 10);
+    let (mut world, start) = doubt(11);
+    let suspect = world.intake.conclude(all(11, Verdict::Deleted), NOW).unwrap().suspect.unwrap();
+    assert_eq!((suspect.count, world.told(start)), (11, vec![]));
+    assert!(world.intake.approve(&suspect.hash, NOW).unwrap());
+    assert_eq!(world.intake.conclude(all(11, Verdict::LeftScope), NOW).unwrap().removed, 11);
+    let (mut world, start) = doubt(2);
+    let mut verdicts = all(1, Verdict::OutOfSight);
+    verdicts.push((key(2), Verdict::StillThere(entry(2, "uid=u2,dc=x", "person", "a@x"))));
+    assert_eq!(world.intake.conclude(verdicts, NOW).unwrap().suspect.unwrap().count, 1);
+    assert_eq!(world.told(start), [(2, FeedKind::Renamed, vec![])], "who was found is no longer in doubt");
+    // One that the server named, and that is not seen, is not proven deleted.
+    let mut world = World::new();
+    let start = world.refresh(users(1..5)).head;
+    world.live(vec![removed(1, None)]);
+    world.intake.conclude(all(1, Verdict::OutOfSight), NOW).unwrap();
+    assert_eq!(world.told(start), [(1, FeedKind::LeftScope, vec![])]);
+}
+
+#[test]
+fn what_is_to_be_read_again_is_kept_until_it_was() {
+    let mut world = World::new();
+    let ou = |n: u8, dn: &str| Change::Entry(entry(n, dn, "organizationalUnit", "a@x"));
+    world.refresh(vec![ou(200, "ou=a,dc=x"), ou(201, "ou=i,ou=a,dc=x"), ou(202, "ou=z,dc=x")]);
+    assert_eq!(world.intake.moved().unwrap(), []);
+    world.live(vec![
+        ou(200, "ou=b,dc=x"),
+        ou(201, "ou=i,ou=b,dc=x"),
+        ou(202, "ou=y,dc=x"),
+        ou(203, "ou=new,ou=b,dc=x"),
+    ]);
+    let mut reopened = open(world.dir.path(), Groups::default());
+    let moved = reopened.moved().unwrap();
+    let new: Vec<_> = moved.iter().map(|moved| moved.new_dn.as_deref().unwrap()).collect();
+    assert_eq!(new, ["ou=b,dc=x", "ou=i,ou=b,dc=x", "ou=y,dc=x", "ou=new,ou=b,dc=x"]);
+    reopened.moved_done(&moved[0], moved[2].id, NOW).unwrap();
+    let left: Vec<_> = reopened.moved().unwrap().into_iter().map(|moved| moved.new_dn.unwrap()).collect();
+    assert_eq!(left, ["ou=y,dc=x", "ou=new,ou=b,dc=x"], "what came after the reading began is read again");
+    // From a cursor, a container that is new to us may have come with users who are not sent.
+    world.intake.begin_refresh(true);
+    let batch = |dn| Batch { changes: vec![ou(204, dn)], refresh: true, ..Batch::default() };
+    assert_eq!(world.intake.take(batch("ou=in,dc=x"), NOW).unwrap().containers.len(), 1);
+    world.intake.begin_refresh(false);
+    let changes = vec![ou(205, "ou=in2,dc=x")];
+    let first = world.intake.take(Batch { changes, refresh: true, ..Batch::default() }, NOW).unwrap();
+    assert_eq!(first.containers, []);
+}
+
+#[test]
 fn promise_10_no_secret_reaches_the_store() {
     let mut world = World::new();
     world.live(users(1..3));

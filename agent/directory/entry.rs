@@ -324,6 +324,16 @@ mod tests {
     }
 
     #[test]
+    fn of_an_attribute_that_also_tells_of_lockouts_only_the_lasting_value_is_carried() {
+        let shape = Shape::new("dc=x", ["lockedtime"], Box::new(|_| true)).only_value("lockedtime", "0001");
+        let of = |value: &str| match classify(&shape, entry("uid=a,dc=x", &[("lockedtime", &[value])])).1 {
+            Mapped::User { record, .. } => record.text("lockedtime").map(str::to_owned),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((of("0001"), of("20260101000000Z")), (Some("0001".into()), None));
+    }
+
+    #[test]
     fn octets_that_are_no_text_and_a_long_value_are_carried_whole() {
         let long = vec![b'x'; 1 << 20];
         let record = user(vec![("photo".into(), vec![vec![0xff, 0xfe], long.clone()])]);

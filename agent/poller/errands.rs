@@ -11,15 +11,18 @@ use crate::directory::source::scan::Scan;
 use crate::directory::source::syncrepl::WIDEST_FILTER;
 use crate::directory::source::{Batch, Change};
 use crate::directory::stream::{self, Scope, StreamError};
-use crate::error::chain;
+use crate::error::{Disposition, chain};
 use crate::intake::{Missing, Verdict};
 use crate::model::{Timestamp, UserKey, Value, normalized_dn};
 use crate::retry::Backoff;
 use crate::store::directory::{MovedRow, RereadRow};
+use crate::telemetry::lines;
 use ldap3::Ldap;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+/// What the log calls this.
+const LOOP: &str = "looking up users in the directory";
 /// Members read again in one go.
 const REREADS_IN_ONE: usize = 500;
 /// The overlay writes `memberOf` after the group, one user after another: until then the old one is read.
@@ -91,10 +94,14 @@ impl<'a> Errands<'a> {
     /// Never ends but by a fault of the store.
     pub async fn run(&mut self) -> Result<Ended, Fault> {
         let mut idle_before = true;
+        let mut held = false;
         loop {
             let pause = match self.round().await {
                 Ok(left) => {
                     self.backoff.reset();
+                    if std::mem::take(&mut held) {
+                        lines::loop_resumed(LOOP);
+                    }
                     match left {
                         Left::More => Some(Duration::ZERO),
                         Left::After(pause) => Some(pause),
@@ -104,6 +111,9 @@ impl<'a> Errands<'a> {
                 Err(fault @ (Fault::Store(_) | Fault::Gone(_))) => return Err(fault),
                 Err(fault) => {
                     tracing::debug!(error = chain(&fault), "a lookup failed; tried again");
+                    if fault.disposition() == Disposition::Hold && !std::mem::replace(&mut held, true) {
+                        lines::loop_held(LOOP, &chain(&fault), &fault.hint().0);
+                    }
                     self.ldap = None;
                     // A connection that was idle for long may have been closed: the first failure says little.
                     let pause = if idle_before { Duration::ZERO } else { self.backoff.next_delay() };
@@ -164,8 +174,10 @@ impl<'a> Errands<'a> {
             match scan.next().await {
                 Ok(Some(changes)) => take_quietly(self.keeper, changes).await?,
                 Ok(None) => return Ok(()),
-                // Gone again meanwhile; the stream tells.
-                Err(StreamError::Refused { code: stream::NO_SUCH_OBJECT, .. }) => return Ok(()),
+                // Gone again meanwhile, or not for our eyes: then there is nothing to read.
+                Err(StreamError::Refused { code: stream::NO_SUCH_OBJECT | stream::INSUFFICIENT_ACCESS, .. }) => {
+                    return Ok(());
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -224,7 +236,6 @@ impl<'a> Errands<'a> {
 
     /// Reads members of groups again, until their `memberOf` says what the group says.
     async fn read_again(&mut self, rows: Vec<RereadRow>) -> Result<Left, Fault> {
-        let full = rows.len() == REREADS_IN_ONE;
         let mut members: BTreeMap<String, Vec<RereadRow>> = BTreeMap::new();
         for row in rows {
             members.entry(row.member_dn.clone()).or_default().push(row);
@@ -253,11 +264,7 @@ impl<'a> Errands<'a> {
                 intake.rereads_done(&done, Timestamp::now())
             })
             .await??;
-        Ok(match (disagree, full) {
-            (true, _) => Left::After(REREAD_PAUSE),
-            (false, true) => Left::More,
-            (false, false) => Left::Nothing,
-        })
+        Ok(if disagree { Left::After(REREAD_PAUSE) } else { Left::More })
     }
 }
 

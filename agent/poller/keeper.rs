@@ -4,7 +4,8 @@
 
 use super::Seen;
 use crate::directory::source::{Batch, Presence};
-use crate::intake::{Intake, Taken};
+use crate::error::chain;
+use crate::intake::{Intake, SourceStatus, Taken};
 use crate::model::Timestamp;
 use crate::store::StoreError;
 use crate::telemetry::lines;
@@ -152,6 +153,9 @@ impl Desk {
             lines::source_refresh_progress(pass.users);
         }
         let users = pass.users;
+        if complete.is_some() {
+            self.tell_live();
+        }
         self.show(|seen| {
             seen.users = users;
             seen.refreshed |= complete.is_some();
@@ -161,6 +165,18 @@ impl Desk {
             }
         });
         self.send_on_errands(&taken);
+    }
+
+    /// Before anybody is shown that it is so.
+    fn tell_live(&mut self) {
+        let told = self.intake.source().and_then(|source| match source {
+            Some(status) => self.intake.tell_source(&SourceStatus { state: "live".into(), ..status }),
+            None => Ok(()),
+        });
+        if let Err(error) = told {
+            // A store that is worse than busy says so with the next batch.
+            tracing::debug!(error = chain(&error), "telling what the source is at");
+        }
     }
 
     fn send_on_errands(&self, taken: &Taken) {

@@ -160,7 +160,7 @@ impl Poller {
             let ended = loop {
                 tokio::select! {
                     biased;
-                    () = asked_to_stop(stop) => return Ok(()),
+                    () = stopped(stop) => return Ok(()),
                     request = requests.recv(), if listening => match request {
                         Some(Request::Sweep) => break Ok(Ended::SweepDue("asked for")),
                         Some(Request::Approve(hash)) => self.approve(hash).await?,
@@ -196,8 +196,13 @@ impl Poller {
                 return Err(PollerError::Store(cause));
             }
             Fault::Gone(_) => return Err(PollerError::Gone(KeeperGone)),
-            Fault::Store(StoreError::DiskFull(_)) => {
-                lines::disk_full(&self.config.agent.state_dir.display().to_string());
+            Fault::Store(cause) => {
+                let hint = cause.hint().0;
+                match cause {
+                    StoreError::DiskFull(_) => lines::disk_full(&self.config.agent.state_dir.display().to_string()),
+                    _ => lines::loop_held("poller", &text, &hint),
+                }
+                self.seen.send_modify(|seen| seen.held = Some(format!("{text}; {hint}")));
                 return Ok(self.backoff.next_delay());
             }
             Fault::Stalled { behind, after } => {
@@ -256,6 +261,11 @@ impl Poller {
     }
 }
 
+/// Who asks may also just be gone.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
 /// What may be better soon is left for the next time.
 fn bearable<T>(outcome: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
     match outcome {
@@ -283,9 +293,4 @@ async fn tell(keeper: &Keeper, server: &str, state: &str, guarantees: Option<Gua
         .await?;
     bearable(told)?;
     Ok(())
-}
-
-/// Waits without keeping the lock of the watched value.
-async fn asked_to_stop(stop: &mut watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
 }

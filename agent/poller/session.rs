@@ -27,6 +27,8 @@ const CHANGES_IN_ONE: usize = 5_000;
 const CHANGES_WAITING: usize = 50_000;
 /// The store takes nothing for so long: the connection is given up, and taken up again from the cursor.
 const STALLED_AFTER: Duration = Duration::from_secs(10);
+/// A longer interval means never, and no clock counts that far.
+const SWEEP_LATEST: Duration = Duration::from_secs(10 * 365 * 86_400);
 const GROUPS: &str = "(|(objectClass=groupOfNames)(objectClass=groupOfUniqueNames))";
 
 /// How a session ended without fault.
@@ -144,7 +146,7 @@ pub(super) async fn run(config: &Config, url: &str, keeper: &Keeper, plan: &Plan
     };
     told(tell(keeper, url, "refreshing", Some(world.guarantees())).await)?;
     tokio::select! {
-        ended = follow(sync, keeper, connected, sweep_at(config, keeper, plan).await?, url) => ended,
+        ended = follow(sync, keeper, connected, sweep_at(config, keeper, plan).await?) => ended,
         ended = errands.run() => ended,
     }
 }
@@ -160,7 +162,7 @@ fn told(outcome: Result<(), super::PollerError>) -> Result<(), Fault> {
 }
 
 async fn sweep_at(config: &Config, keeper: &Keeper, plan: &Plan) -> Result<tokio::time::Instant, Fault> {
-    let interval = config.directory.sweep_interval;
+    let interval = config.directory.sweep_interval.min(SWEEP_LATEST);
     let now = Instant::now();
     let by_store = match bearable(keeper.with(|intake| intake.swept_at()).await?)?.flatten() {
         Some(at) => now + interval.saturating_sub(Timestamp::now().since(at)),
@@ -178,7 +180,6 @@ async fn follow(
     keeper: &Keeper,
     connected: impl FnOnce(),
     sweep_at: tokio::time::Instant,
-    url: &str,
 ) -> Result<Ended, Fault> {
     let (fault, mut faulty) = oneshot::channel();
     keeper.begin(Begin { resumed: sync.resumed(), fault }).await?;
@@ -192,12 +193,8 @@ async fn follow(
             error = &mut faulty => return Err(error.map_or(Fault::Gone(KeeperGone), Fault::Store)),
             room = keeper.room(), if !waiting.batches.is_empty() => {
                 if let Some((batch, heard)) = waiting.pop() {
-                    let completes = batch.complete.is_some();
+                    live |= batch.complete.is_some();
                     room?.send(Job::Take(batch, heard));
-                    if completes {
-                        live = true;
-                        told(tell(keeper, url, "live", None).await)?;
-                    }
                 }
             }
             batch = sync.next(), if waiting.has_room() => {
@@ -272,8 +269,14 @@ async fn read_groups(world: &World, keeper: &Keeper, errands: &mut Errands<'_>) 
     } else {
         let names: Vec<&str> = attributes.iter().map(String::as_str).collect();
         for group in &world.named_groups {
-            if let Some(entry) = lookup::by_dn(errands.ldap().await?, group, &names).await? {
-                found.push(Change::Entry(entry));
+            match lookup::by_dn(errands.ldap().await?, group, &names).await? {
+                Some(entry) => found.push(Change::Entry(entry)),
+                None if world.contains(group) => {}
+                // The source will not tell.
+                None => {
+                    let (group, nobody) = (group.clone(), BTreeSet::new());
+                    keeper.with(move |intake| intake.set_members(&group, &nobody, Timestamp::now())).await??;
+                }
             }
         }
     }
