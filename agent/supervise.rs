@@ -69,6 +69,7 @@ pub async fn run(config: Config, once: bool) -> anyhow::Result<Ended> {
         writes_at_once: config.agent.workers * WRITES_FOR_EACH,
         resolver,
         srv_prefix: config.im.srv.clone(),
+        sweep_interval: config.directory.sweep_interval,
         news,
         seen: seen.clone(),
         requests: requests.clone(),

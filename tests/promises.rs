@@ -27,3 +27,19 @@ fn an_account_created_in_a_real_openldap_is_enabled_with_nobody_touching_it() {
     assert_eq!(slapd.value("(uid=ann)", "msExchIMAddress").as_deref(), Some("ann@im.example.com"));
     assert_eq!(slapd.value("(uid=ann)", "imHomeServer").as_deref(), Some("im1"));
 }
+
+#[test]
+fn a_lost_directory_db_releases_who_left_meanwhile_and_nobody_else() {
+    let (slapd, dns) = (Slapd::builder().start(), dns());
+    for login in ["ann", "bob", "cid"] {
+        slapd.add(&person(login, ""));
+    }
+    let agent = Agent::of(&slapd).extra(asking(&dns));
+    assert_eq!(agent.once(), 0, "{}", agent.log());
+    assert_eq!(agent.count("enabled"), 3);
+    agent.lose("directory.db");
+    slapd.delete(&format!("uid=bob,ou=people,{}", support::slapd::SUFFIX));
+    assert_eq!(agent.once(), 0, "{}", agent.log());
+    assert_eq!(agent.count("gone"), 1, "{}", agent.log());
+    assert_eq!(agent.count("enabled"), 2);
+}

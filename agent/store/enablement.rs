@@ -152,6 +152,16 @@ pub fn standings_after(db: &Connection, after: i64, limit: usize) -> Result<Vec<
     rows.collect::<rusqlite::Result<_>>().named("standings_after")
 }
 
+/// Standings whose newest row came from a log older than this epoch.
+pub fn standings_of_older_epoch(db: &Connection, epoch: u64, after: i64, limit: usize) -> Result<Vec<(i64, Standing)>> {
+    let sql = format!("select {STANDING} from standing where epoch < ?1 and id > ?2 order by id limit ?3");
+    let mut statement = db.prepare_cached(&sql).named("standings_of_older_epoch")?;
+    let rows = statement
+        .query_map(params![epoch as i64, after, limit as i64], standing_of)
+        .named("standings_of_older_epoch")?;
+    rows.collect::<rusqlite::Result<_>>().named("standings_of_older_epoch")
+}
+
 pub fn standings_with_status(db: &Connection, status: Status, limit: usize) -> Result<Vec<Standing>> {
     let sql = format!("select {STANDING} from standing where status = ?1 order by id limit ?2");
     let mut statement = db.prepare_cached(&sql).named("standings_with_status")?;

@@ -269,7 +269,52 @@ impl Core {
     /// The log was rebuilt: its cursor means nothing any more. Everybody is read again; who is not in the new log is
     /// found by `compare_with_log`.
     pub fn restart_feed(&mut self) -> Result<(), StoreError> {
-        db::set_cursor(&self.db, Sequence::default())
+        let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate).named("restart_feed")?;
+        db::set_cursor(&tx, Sequence::default())?;
+        db::set_meta(&tx, "compare", "yes")?;
+        tx.commit().named("restart_feed")
+    }
+
+    /// A rebuilt log was read from the beginning and has to be compared with the standings.
+    pub fn must_compare(&self) -> Result<bool, StoreError> {
+        Ok(db::meta(&self.db, "compare")?.is_some())
+    }
+
+    /// Standings that a rebuilt and complete log of this epoch does not name left the scope while the old one was lost.
+    /// Nothing proves that they were deleted, and the guard counts them like any release.
+    pub fn compare_with_log(&mut self, epoch: u64, now: Timestamp) -> Result<u64, StoreError> {
+        let mut missing = 0;
+        let mut after = 0;
+        self.db.execute_batch("begin immediate").named("compare_with_log")?;
+        let mut run = |core: &mut Core| -> Result<(), StoreError> {
+            loop {
+                let chunk = db::standings_of_older_epoch(&core.db, epoch, after, CHUNK)?;
+                let Some((last, _)) = chunk.last() else { break };
+                after = *last;
+                for (id, mut standing) in chunk {
+                    if standing.presence == Presence::Present {
+                        missing += 1;
+                        standing.presence = Presence::LeftScope;
+                        core.consider(Some(id), standing, db::Class::Bulk, now)?;
+                    }
+                }
+            }
+            db::delete_meta(&core.db, "compare")?;
+            core.flush_homes()
+        };
+        match run(self).and_then(|()| self.db.execute_batch("commit").named("compare_with_log")) {
+            Ok(()) => Ok(missing),
+            Err(error) => {
+                let _ = self.db.execute_batch("rollback");
+                self.load_world(now)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Problems are tried again at each sweep.
+    pub fn retry_problems(&mut self) -> Result<(), StoreError> {
+        db::put_recheck(&self.db, &db::About::Status(Status::Problem))
     }
 
     fn flush_homes(&mut self) -> Result<(), StoreError> {

@@ -58,6 +58,8 @@ pub struct Service {
     pub writes_at_once: usize,
     pub resolver: SrvResolver,
     pub srv_prefix: String,
+    /// Problems are tried again as often as the source compares everything.
+    pub sweep_interval: Duration,
     pub news: mpsc::Receiver<News>,
     pub seen: watch::Receiver<Seen>,
     pub requests: mpsc::Sender<Request>,
@@ -100,6 +102,7 @@ impl Service {
         let mut next_at = None;
         let mut data_version = self.data_version();
         let mut purged_at = Timestamp::default();
+        let mut problems_tried_at = Timestamp::now();
         loop {
             if *self.stop.borrow() {
                 return Ok(());
@@ -172,6 +175,14 @@ impl Service {
             if self.core.world().adopting && at_end && self.adoption_ends(&mut feed, &mut adopt_up_to)? {
                 self.core.finish_adoption(now)?;
                 busy = true;
+            }
+            if at_end && !busy && self.seen.borrow().refreshed && self.core.must_compare()? {
+                self.core.compare_with_log(feed.epoch()?, now)?;
+                busy = true;
+            }
+            if now.since(problems_tried_at) > self.sweep_interval {
+                self.core.retry_problems()?;
+                problems_tried_at = now;
             }
             let stale = self.stale_answers(now);
             self.ask_later(stale, runtime, &mut asking, &mut asked);
@@ -300,7 +311,7 @@ impl Service {
     fn show(&self, quiet: bool, now: Timestamp) -> Result<(), StoreError> {
         let shown = Standing {
             cursor: self.core.cursor()?,
-            quiet: quiet && !self.core.world().adopting && self.core.is_quiet(now)?,
+            quiet: quiet && !self.core.world().adopting && !self.core.must_compare()? && self.core.is_quiet(now)?,
             problems: db::open_problem_count(self.core.db())?,
             held: db::held_count(self.core.db())?,
         };
