@@ -38,6 +38,8 @@ pub struct FeedRow {
     pub changed: Vec<String>,
     /// How the user is now; for those gone, how they were last.
     pub record: UserRecord,
+    /// When the newest of these changes was heard.
+    pub heard_at: Timestamp,
     /// First heard of live rather than in a refresh: somebody may be waiting for this account.
     pub live: bool,
 }
@@ -205,7 +207,8 @@ fn present_state(row: EntryRow, epoch: u64) -> Result<FeedRow, StoreError> {
         None => FeedKind::Created,
     };
     let sequence = Sequence { epoch, seq: row.seq as u64 };
-    Ok(FeedRow { key: row.key, sequence, kind, changed: Vec::new(), record: row.user_record()?, live: row.live })
+    let (heard_at, record) = (Timestamp(row.heard_at), row.user_record()?);
+    Ok(FeedRow { key: row.key, sequence, kind, changed: Vec::new(), record, heard_at, live: row.live })
 }
 
 /// What a reader at `cursor` is told of a row behind it; nothing, if it never heard of the user and never will.

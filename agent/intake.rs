@@ -497,7 +497,7 @@ impl Work<'_> {
         let json = to_json(&record)?;
         let Some(row) = sql::glance(&self.tx, &key, &json)? else {
             let seq = self.next_seq();
-            sql::insert_entry(&self.tx, &key, seq, &dn_norm, &json, self.live)?;
+            sql::insert_entry(&self.tx, &key, self.heard(seq), &dn_norm, &json, self.live)?;
             self.next.present += 1;
             self.taken.created += 1;
             self.sightings.push(Sighting::User(0, seq));
@@ -505,7 +505,7 @@ impl Work<'_> {
         };
         if row.gone {
             let seq = self.next_seq();
-            sql::return_entry(&self.tx, row.seq, seq, &dn_norm, &json, self.live)?;
+            sql::return_entry(&self.tx, row.seq, self.heard(seq), &dn_norm, &json, self.live)?;
             self.next.present += 1;
             self.taken.created += 1;
             self.sightings.push(Sighting::User(0, seq));
@@ -542,7 +542,7 @@ impl Work<'_> {
         seqs.extend(changed.into_iter().map(|name| (name.clone(), seq)));
         let renamed_seq = if renamed { seq } else { old.renamed_seq };
         let dn_norm = normalized_dn(&record.dn);
-        sql::change_entry(&self.tx, old_seq, seq, &dn_norm, renamed_seq, &to_json(&seqs)?, json)?;
+        sql::change_entry(&self.tx, old_seq, self.heard(seq), &dn_norm, renamed_seq, &to_json(&seqs)?, json)?;
         Ok(Some(seq))
     }
 
@@ -740,6 +740,10 @@ impl Work<'_> {
             record.set(MEMBER_OF_NESTED, values(above, &|dn| named.get(dn) == Some(&true)));
         }
         Ok(())
+    }
+
+    fn heard(&self, seq: i64) -> sql::Heard {
+        sql::Heard { seq, at: self.now.0 }
     }
 
     fn next_seq(&mut self) -> i64 {

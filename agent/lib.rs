@@ -31,4 +31,4 @@ pub mod retry;
 pub mod store;
 pub mod supervise;
 pub mod telemetry;
-// pub mod worker;
+pub mod worker;

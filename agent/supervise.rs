@@ -1,6 +1,26 @@
-//! Roles, start, stop and what systemd is told.
+//! Start, stop, reload, and what systemd is told. Poller and worker run in this one process; arrows go one way: the poller
+//! writes directory.db, the worker follows it.
 
-use crate::config::Config;
+use crate::config::{Config, Flavour};
+use crate::decide::filter::Filter;
+use crate::directory::flavour::{self, FlavourProfile};
+use crate::directory::write_back::Writers;
+use crate::error::chain;
+use crate::model::*;
+use crate::poller::{self, Request, Seen};
+use crate::probe::load;
+use crate::probe::srv::SrvResolver;
+use crate::store::enablement as db;
+use crate::store::open;
+use crate::telemetry::lines;
+use crate::worker::service::{News, Service, Standing};
+use crate::worker::{Core, Settings, Sighting};
+use anyhow::Context;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 
 /// How a run ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -11,8 +31,261 @@ pub enum Ended {
     Quiet { problems: u64, held: u64 },
 }
 
+/// How often homes are looked at.
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+/// A clean stop takes no longer; systemd waits longer still.
+const STOP_WITHIN: Duration = Duration::from_millis(1_500);
+/// Writes out or queued for each writer connection: enough that none waits for the next, few enough that a new account
+/// does not wait behind them.
+const WRITES_FOR_EACH: usize = 3;
+
 /// Runs poller and worker in this process until asked to stop, or, with `once`, until quiet.
 pub async fn run(config: Config, once: bool) -> anyhow::Result<Ended> {
-    let _ = (config, once);
-    anyhow::bail!("not available")
+    let started = std::time::Instant::now();
+    for finding in &config.warnings {
+        lines::config_doubted(&finding.to_string());
+    }
+    let state_dir = config.agent.state_dir.clone();
+    let _lock = open::lock(&state_dir)?;
+    let profile = profile_of(&config)?;
+    let settings = Settings::of(&config, &profile);
+    let core = Core::open(&state_dir, settings, Timestamp::now())?;
+    lines::agent_started(env!("CARGO_PKG_VERSION"), config.agent.mode, db::standing_count(core.db())?);
+
+    let (stop, stopped) = watch::channel(false);
+    let (seen_by, seen) = watch::channel(Seen::default());
+    let (requests, asked) = mpsc::channel(16);
+    let (news_to, news) = mpsc::channel(64);
+    let (shown_by, shown) = watch::channel(Standing::default());
+    let heartbeat = Arc::new(AtomicU64::new(0));
+
+    let resolver = SrvResolver::new(&config.dns.servers)?;
+    let writers =
+        Writers::start(config.agent.workers, config.directory.clone(), config.im.write_back.clone(), profile.clone());
+    let service = Service {
+        state_dir: state_dir.clone(),
+        core,
+        writers: Some(writers),
+        writes_at_once: config.agent.workers * WRITES_FOR_EACH,
+        resolver,
+        srv_prefix: config.im.srv.clone(),
+        news,
+        seen: seen.clone(),
+        requests: requests.clone(),
+        standing: shown_by,
+        stop: stopped.clone(),
+        heartbeat: heartbeat.clone(),
+    };
+    // Homes are looked at before anybody is placed: what was not probed yet takes no newcomers.
+    let probes = tokio::spawn(probe(config.homes.clone(), news_to.clone(), stopped.clone()));
+    let runtime = tokio::runtime::Handle::current();
+    let (ended_by, mut worker_ended) = oneshot::channel();
+    let worker = std::thread::Builder::new()
+        .name("worker".into())
+        .spawn(move || {
+            let result = service.run(&runtime);
+            let _ = ended_by.send(());
+            result
+        })
+        .context("starting the worker's thread")?;
+
+    let mut supervised = Supervised {
+        config: Arc::new(config),
+        profile,
+        poller: None,
+        probes,
+        news: news_to,
+        seen_by,
+        asked: Some(asked),
+        requests,
+        stop,
+        stopped,
+    };
+    supervised.start_poller();
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let ended = supervised.watch(once, seen, shown, heartbeat, &mut worker_ended).await;
+
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    supervised.stop.send_replace(true);
+    if let Some(poller) = supervised.poller.take() {
+        let _ = tokio::time::timeout(STOP_WITHIN, poller).await;
+    }
+    let _ = tokio::time::timeout(STOP_WITHIN, worker_ended).await;
+    if worker.is_finished() {
+        match worker.join() {
+            Ok(result) => result?,
+            Err(_) => anyhow::bail!("the worker's thread panicked; please report this with the log above"),
+        }
+    }
+    let ended = ended?;
+    let why = match ended {
+        Ended::Stopped => "asked to stop",
+        Ended::Quiet { .. } => "everything is quiet",
+    };
+    lines::agent_stopped(why);
+    tracing::debug!("ran for {:?}", started.elapsed());
+    Ok(ended)
+}
+
+/// The profile of the configured flavour; `auto` is settled by the poller, which refuses what this version does not serve.
+pub fn profile_of(config: &Config) -> anyhow::Result<FlavourProfile> {
+    let flavour = config.directory.flavour.unwrap_or(Flavour::OpenLdap);
+    flavour::profile(flavour).with_context(|| format!("directories of flavour {flavour:?} come with a later version"))
+}
+
+struct Supervised {
+    config: Arc<Config>,
+    profile: FlavourProfile,
+    poller: Option<JoinHandle<Result<(), poller::PollerError>>>,
+    probes: JoinHandle<()>,
+    news: mpsc::Sender<News>,
+    seen_by: watch::Sender<Seen>,
+    asked: Option<mpsc::Receiver<Request>>,
+    requests: mpsc::Sender<Request>,
+    stop: watch::Sender<bool>,
+    stopped: watch::Receiver<bool>,
+}
+
+impl Supervised {
+    fn start_poller(&mut self) {
+        let Some(asked) = self.asked.take() else { return };
+        let task = poller::run(self.config.clone(), asked, self.seen_by.clone(), self.stopped.clone());
+        self.poller = Some(tokio::spawn(task));
+    }
+
+    async fn watch(
+        &mut self,
+        once: bool,
+        mut seen: watch::Receiver<Seen>,
+        mut shown: watch::Receiver<Standing>,
+        heartbeat: Arc<AtomicU64>,
+        worker_ended: &mut oneshot::Receiver<()>,
+    ) -> anyhow::Result<Ended> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let watchdog = sd_notify::watchdog_enabled();
+        let mut tick = tokio::time::interval(watchdog.map_or(Duration::from_secs(20), |every| every / 3));
+        let mut last_beat = u64::MAX;
+        let mut clock = Timestamp::now();
+        loop {
+            let poller = async {
+                match &mut self.poller {
+                    Some(task) => task.await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = terminate.recv() => return Ok(Ended::Stopped),
+                _ = interrupt.recv() => return Ok(Ended::Stopped),
+                _ = hangup.recv() => self.reload().await,
+                ended = poller => {
+                    self.poller = None;
+                    match ended {
+                        Ok(Ok(())) => anyhow::bail!("the poller ended without being asked to"),
+                        Ok(Err(error)) => return Err(error.into()),
+                        Err(_) => anyhow::bail!("the poller panicked; please report this with the log above"),
+                    }
+                }
+                _ = &mut *worker_ended => anyhow::bail!("the worker ended; the line above says why"),
+                Ok(()) = seen.changed(), if once => {}
+                Ok(()) = shown.changed(), if once => {}
+                _ = tick.tick() => {
+                    let beat = heartbeat.load(Ordering::Relaxed);
+                    if beat != last_beat {
+                        last_beat = beat;
+                        let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+                    }
+                    let now = Timestamp::now();
+                    if now < clock {
+                        lines::clock_backwards(clock.since(now));
+                    }
+                    clock = now;
+                }
+            }
+            if once {
+                let (seen, shown) = (seen.borrow().clone(), shown.borrow().clone());
+                if let Some(held) = seen.held {
+                    anyhow::bail!("{held}");
+                }
+                if seen.refreshed && shown.quiet && shown.cursor.seq >= seen.head.seq {
+                    return Ok(Ended::Quiet { problems: shown.problems, held: shown.held });
+                }
+            }
+        }
+    }
+
+    /// SIGHUP: the file is read again. What is wrong with it changes nothing.
+    async fn reload(&mut self) {
+        let monotonic = sd_notify::NotifyState::monotonic_usec_now();
+        let mut states = vec![sd_notify::NotifyState::Reloading];
+        states.extend(monotonic.ok());
+        let _ = sd_notify::notify(&states);
+        let parse = |text: &str| Filter::parse(text).map(drop).map_err(|error| error.to_string());
+        match Config::load(Some(&self.config.path), parse) {
+            Err(error) => lines::agent_reload_refused(&error.to_string()),
+            Ok(config) => self.take(config).await,
+        }
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    }
+
+    async fn take(&mut self, config: Config) {
+        let (done, taken) = oneshot::channel();
+        let settings = Settings::of(&config, &self.profile);
+        let _ = self.news.send(News::Reload(Box::new(settings), done)).await;
+        match taken.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return lines::agent_reload_refused(&chain(&error)),
+            Err(_) => return lines::agent_reload_refused("the worker is gone"),
+        }
+        self.probes.abort();
+        self.probes = tokio::spawn(probe(config.homes.clone(), self.news.clone(), self.stopped.clone()));
+        let searched = |config: &Config| format!("{:?} {}", config.directory, config.policy_fingerprint());
+        let poller_too = searched(&config) != searched(&self.config);
+        self.config = Arc::new(config);
+        if poller_too {
+            // It asks for other attributes, or elsewhere: a full refresh follows.
+            if let Some(poller) = self.poller.take() {
+                poller.abort();
+                let _ = poller.await;
+            }
+            let (requests, asked) = mpsc::channel(16);
+            self.asked = Some(asked);
+            self.requests = requests;
+            self.start_poller();
+        }
+        lines::agent_reloaded(if poller_too { "policy, homes and directory" } else { "policy and homes" });
+    }
+}
+
+/// Looks at homes on its own clock: load and health are facts about homes, not steps for users.
+async fn probe(homes: Vec<Home>, news: mpsc::Sender<News>, mut stopped: watch::Receiver<bool>) {
+    let watched: Vec<Home> = homes.into_iter().filter(|home| home.load.is_some() || home.probe.is_some()).collect();
+    if watched.is_empty() {
+        return;
+    }
+    loop {
+        for home in &watched {
+            if let Some(probe) = &home.probe {
+                let outcome = load::healthy(probe, load::TIMEOUT).await;
+                let why = outcome.as_ref().err().map(|error| chain(error));
+                let sighting = Sighting::Health { home: home.id.clone(), up: outcome.is_ok(), why };
+                let _ = news.send(News::Sighted(sighting)).await;
+            }
+            if let Some(source) = &home.load {
+                match load::online(source, load::TIMEOUT).await {
+                    Ok(users) => {
+                        let _ = news.send(News::Sighted(Sighting::Online { home: home.id.clone(), users })).await;
+                    }
+                    // The last figure grows stale by itself, and is shown as such.
+                    Err(error) => tracing::debug!("{}: {}", home.id, chain(&error)),
+                }
+            }
+        }
+        tokio::select! {
+            _ = stopped.changed() => return,
+            () = tokio::time::sleep(PROBE_EVERY) => {}
+        }
+    }
 }

@@ -134,6 +134,19 @@ fn each_reader_is_told_what_happened_since_its_own_cursor() {
 }
 
 #[test]
+fn a_row_says_when_its_newest_change_was_heard() {
+    let mut world = World::new();
+    let at = |seconds| NOW.plus(Duration::from_secs(seconds));
+    let mut take = |changes, now| world.intake.take(Batch { changes, ..Batch::default() }, now).unwrap();
+    take(users(1..4), NOW);
+    take(users(1..4), at(1));
+    take(vec![user(2, "b@x")], at(2));
+    take(vec![removed(3, Some("uid=u3,dc=elsewhere"))], at(3));
+    let heard = |n| world.feed().by_key(&key(n)).unwrap().unwrap().heard_at;
+    assert_eq!([heard(1), heard(2), heard(3)], [NOW, at(2), at(3)]);
+}
+
+#[test]
 fn ten_changes_are_one_row_and_of_one_key_twice_the_later_wins() {
     let mut world = World::new();
     let start = world.live(users(1..3)).head;

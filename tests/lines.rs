@@ -1,7 +1,7 @@
 //! Every log line, once, as an operator sees it: compared with `tests/lines.txt` (HOMEWARD_BLESS=1 writes it).
 
 use homeward::config::Mode;
-use homeward::model::{Assignment, Blocker, HomeId, ReleaseReason, Timestamp, UserKey};
+use homeward::model::{Assignment, Blocker, HomeId, Timestamp, UserKey};
 use homeward::telemetry::{LineLayer, Style, lines};
 use std::io::Write;
 use std::path::Path;
@@ -42,15 +42,14 @@ fn say_everything() {
     lines::entry_seen(KEY, "uid=ann,dc=example,dc=com");
     lines::user_enabled(KEY, "ann", &assignment(), "http://im.example.com/instmsg/aliases/ann", "change the password");
     lines::user_adopted(KEY, "ann", &assignment());
-    lines::user_moved(KEY, "ann", &home("im1"), &home("im2"), "the reason");
-    lines::user_readdressed(KEY, "ann", "im.example.com", "chat.example.com");
-    lines::user_released(KEY, "ann", &home("im1"), ReleaseReason::Deleted);
+    lines::user_moved(KEY, "ann", Some(&home("im1")), &assignment());
+    lines::user_released(KEY, "ann", "the reason");
     lines::user_reset_required(KEY, "ann");
     lines::user_ready(KEY, "ann");
-    lines::user_waiting(KEY, "ann", &Blocker::Room);
+    lines::user_waiting(KEY, "ann", &Blocker::Room.to_string());
     lines::user_inherited(KEY, KEY);
     lines::problem_opened(7, Some(KEY), "the address is taken", "homeward check");
-    lines::problem_closed(7, Some(KEY), "the reason");
+    lines::problem_closed(7, KEY);
     lines::write_retried(KEY, 3, "the cause", Duration::from_secs(4));
     lines::write_refused(KEY, "the cause", "homeward check");
     lines::guard_held(60, 1, 2, 50, "3f2a");
@@ -70,7 +69,7 @@ fn say_everything() {
     lines::store_rebuilt("directory.db", "the reason");
     lines::disk_full("/var/lib/homeward");
     lines::clock_backwards(Duration::from_secs(5));
-    lines::wish_taken("root", "homeward user move ann --to im2");
+    lines::wish_taken("root", "move user ann to im2", "done");
     lines::wish_refused("root", "homeward user move ann --to im2", "the cause");
     lines::loop_held("intake", "the cause", "homeward check");
     lines::loop_resumed("intake");

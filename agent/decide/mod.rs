@@ -64,6 +64,12 @@ fn judge(standing: &Standing, world: &World, now: Timestamp, trace: &mut Trace) 
         Some(_) => Wanted::Released { why },
         None => Wanted::LeftAlone { why: alone },
     };
+    // A store that was lost does not know that it enabled this user; the values in the directory do. That no rule matches
+    // is another thing: then somebody else may have enabled the user by hand, and nothing is taken away.
+    let release_ours_or = |why: ReleaseReason, alone: AloneReason| match &owned {
+        Ownership::Adoptable(_) => Wanted::Released { why },
+        Ownership::Nothing | Ownership::Ours | Ownership::Foreign { .. } => release_or(why, alone),
+    };
 
     // 1. Is the user there, and does an operator wish something?
     trace.add(|| Step::Presence { presence: standing.presence });
@@ -89,7 +95,7 @@ fn judge(standing: &Standing, world: &World, now: Timestamp, trace: &mut Trace) 
     }
     if standing.wishes.released {
         trace.add(|| Step::Wish { text: "released until rechecked".into() });
-        decision.wanted = release_or(ReleaseReason::Operator, AloneReason::Released);
+        decision.wanted = release_ours_or(ReleaseReason::Operator, AloneReason::Released);
         return decision;
     }
 
@@ -97,7 +103,7 @@ fn judge(standing: &Standing, world: &World, now: Timestamp, trace: &mut Trace) 
     let disabled = policy.is_disabled(record);
     trace.add(|| Step::Account { disabled });
     if disabled {
-        decision.wanted = release_or(ReleaseReason::AccountDisabled, AloneReason::AccountDisabled);
+        decision.wanted = release_ours_or(ReleaseReason::AccountDisabled, AloneReason::AccountDisabled);
         return decision;
     }
     let verdict = policy.judge(record, trace);
@@ -111,7 +117,7 @@ fn judge(standing: &Standing, world: &World, now: Timestamp, trace: &mut Trace) 
             match rule.action {
                 Action::Enable => (rule.homes.as_slice(), rule.im_domain.as_deref()),
                 Action::Disable => {
-                    decision.wanted = release_or(ReleaseReason::RuleDisables, AloneReason::RuleDisables);
+                    decision.wanted = release_ours_or(ReleaseReason::RuleDisables, AloneReason::RuleDisables);
                     return decision;
                 }
                 Action::Ignore => {

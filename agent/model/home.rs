@@ -16,7 +16,7 @@ impl fmt::Display for HomeId {
 }
 
 /// A home server as configured.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Home {
     pub id: HomeId,
     /// Fully qualified host name: a NetBIOS name gives clients "Authentication Failure" (KB 319758).
@@ -33,7 +33,7 @@ pub struct Home {
 }
 
 /// Where the number of online users of a home is read.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum LoadSource {
     /// An OpenMetrics or Prometheus text page; samples of this metric are added up.
     OpenMetrics { url: String, metric: String },
@@ -42,7 +42,7 @@ pub enum LoadSource {
 }
 
 /// How to see whether a home is up.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum HealthProbe {
     /// `host:port` accepts a connection.
     Tcp(String),

@@ -222,6 +222,8 @@ pub struct Standing {
     pub told_enabled: bool,
     /// The wait or problem told last, so that it is told once.
     pub told: Option<String>,
+    /// The readiness that outcomes have told.
+    pub told_digest: DigestReadiness,
 }
 
 /// The date of a password as the directory tells it: opaque text, compared for equality only; `None` where it has none.
@@ -256,6 +258,7 @@ impl Standing {
             approved: None,
             told_enabled: false,
             told: None,
+            told_digest: DigestReadiness::NotRequired,
         }
     }
 

@@ -74,13 +74,15 @@ pub struct EntryRow {
     pub renamed_seq: i64,
     pub gone_seq: i64,
     pub gone_kind: Option<GoneKind>,
+    /// ms since 1970: when the change that `seq` stands for was heard.
+    pub heard_at: i64,
     pub live: bool,
     pub attribute_seqs: Option<String>,
     pub record: String,
 }
 
 const ENTRY_COLUMNS: &str =
-    "seq, key, born_seq, first_seq, renamed_seq, gone_seq, gone_kind, live, attribute_seqs, record";
+    "seq, key, born_seq, first_seq, renamed_seq, gone_seq, gone_kind, heard_at, live, attribute_seqs, record";
 
 impl EntryRow {
     fn read(row: &Row<'_>) -> rusqlite::Result<EntryRow> {
@@ -96,9 +98,10 @@ impl EntryRow {
                 2 => Some(GoneKind::Deleted),
                 _ => None,
             },
-            live: row.get(7)?,
-            attribute_seqs: row.get(8)?,
-            record: row.get(9)?,
+            heard_at: row.get(7)?,
+            live: row.get(8)?,
+            attribute_seqs: row.get(9)?,
+            record: row.get(10)?,
         })
     }
 
@@ -211,18 +214,26 @@ pub fn counts(c: &Connection) -> Result<(u64, u64), StoreError> {
     .named("counting users")
 }
 
+/// A change: its place in the log, and when it was heard (ms since 1970).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Heard {
+    pub seq: i64,
+    pub at: i64,
+}
+
 pub fn insert_entry(
     c: &Connection,
     key: &UserKey,
-    seq: i64,
+    change: Heard,
     dn_norm: &str,
     record: &str,
     live: bool,
 ) -> Result<(), StoreError> {
     c.prepare_cached(
-        "insert into entry (seq, key, dn_norm, born_seq, first_seq, live, record) values (?1, ?2, ?3, ?1, ?1, ?4, ?5)",
+        "insert into entry (seq, key, dn_norm, born_seq, first_seq, heard_at, live, record)
+         values (?1, ?2, ?3, ?1, ?1, ?6, ?4, ?5)",
     )
-    .and_then(|mut s| s.execute(params![seq, key.0.as_slice(), dn_norm, live, record]))
+    .and_then(|mut s| s.execute(params![change.seq, key.0.as_slice(), dn_norm, live, record, change.at]))
     .named("storing a new user")
     .map(drop)
 }
@@ -230,16 +241,17 @@ pub fn insert_entry(
 pub fn change_entry(
     c: &Connection,
     old_seq: i64,
-    seq: i64,
+    change: Heard,
     dn_norm: &str,
     renamed_seq: i64,
     attribute_seqs: &str,
     record: &str,
 ) -> Result<(), StoreError> {
     c.prepare_cached(
-        "update entry set seq = ?2, dn_norm = ?3, renamed_seq = ?4, attribute_seqs = ?5, record = ?6 where seq = ?1",
+        "update entry set seq = ?2, dn_norm = ?3, renamed_seq = ?4, attribute_seqs = ?5, record = ?6, heard_at = ?7
+         where seq = ?1",
     )
-    .and_then(|mut s| s.execute(params![old_seq, seq, dn_norm, renamed_seq, attribute_seqs, record]))
+    .and_then(|mut s| s.execute(params![old_seq, change.seq, dn_norm, renamed_seq, attribute_seqs, record, change.at]))
     .named("storing a changed user")
     .map(drop)
 }
@@ -248,17 +260,17 @@ pub fn change_entry(
 pub fn return_entry(
     c: &Connection,
     old_seq: i64,
-    seq: i64,
+    change: Heard,
     dn_norm: &str,
     record: &str,
     live: bool,
 ) -> Result<(), StoreError> {
     c.prepare_cached(
         "update entry set seq = ?2, first_seq = ?2, renamed_seq = 0, gone_seq = 0, gone_kind = 0, gone_at = null,
-             live = ?5, missing_since = null, removal_named = 0, attribute_seqs = null, dn_norm = ?3, record = ?4
+             heard_at = ?6, live = ?5, missing_since = null, removal_named = 0, attribute_seqs = null, dn_norm = ?3, record = ?4
          where seq = ?1",
     )
-    .and_then(|mut s| s.execute(params![old_seq, seq, dn_norm, record, live]))
+    .and_then(|mut s| s.execute(params![old_seq, change.seq, dn_norm, record, live, change.at]))
     .named("storing a user who came back")
     .map(drop)
 }
@@ -269,7 +281,8 @@ pub fn mark_gone(c: &Connection, old_seq: i64, seq: i64, kind: GoneKind, at: i64
         GoneKind::Deleted => 2,
     };
     c.prepare_cached(
-        "update entry set seq = ?2, gone_seq = ?2, gone_kind = ?3, gone_at = ?4, missing_since = null, removal_named = 0
+        "update entry set seq = ?2, gone_seq = ?2, gone_kind = ?3, gone_at = ?4, heard_at = ?4, missing_since = null,
+             removal_named = 0
          where seq = ?1",
     )
     .and_then(|mut s| s.execute(params![old_seq, seq, kind, at]))

@@ -74,6 +74,8 @@ struct Detail {
     told_enabled: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     told: Option<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    told_digest: DigestReadiness,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -116,6 +118,7 @@ fn standing_of(row: &Row<'_>) -> rusqlite::Result<(i64, Standing)> {
         approved: detail.approved,
         told_enabled: detail.told_enabled,
         told: detail.told,
+        told_digest: detail.told_digest,
     };
     Ok((row.get(0)?, standing))
 }
@@ -125,6 +128,13 @@ pub fn standing(db: &Connection, key: &UserKey) -> Result<Option<(i64, Standing)
     db.prepare_cached(&format!("select {STANDING} from standing where key = ?1"))
         .and_then(|mut statement| statement.query_row([&key.0[..]], standing_of).optional())
         .named("standing")
+}
+
+pub fn standing_at(db: &Connection, id: i64) -> Result<Option<Standing>> {
+    db.prepare_cached(&format!("select {STANDING} from standing where id = ?1"))
+        .and_then(|mut statement| statement.query_row([id], standing_of).optional())
+        .named("standing_at")
+        .map(|found| found.map(|(_, standing)| standing))
 }
 
 /// The standing that has this address, taken or resting.
@@ -169,6 +179,7 @@ pub fn put_standing(db: &Connection, id: Option<i64>, standing: &Standing) -> Re
         approved: standing.approved.clone(),
         told_enabled: standing.told_enabled,
         told: standing.told.clone(),
+        told_digest: standing.told_digest,
     })
     .map_err(|error| StoreError::BadRow { what: "standing", problem: error.to_string() })?;
     let record = serde_json::to_string(&standing.record)
@@ -260,12 +271,14 @@ pub struct HomeRow {
     pub online: Option<(u32, u32, Timestamp)>,
     pub health: Option<(Health, Timestamp)>,
     pub health_why: Option<String>,
+    /// As last configured; kept while users live at a home that no longer is.
+    pub config: Option<Home>,
 }
 
 pub fn homes(db: &Connection) -> Result<Vec<HomeRow>> {
     let mut statement = db
         .prepare_cached(
-            "select id, wish, assigned, online_users, online_assigned, online_at, health, health_at, health_why from home
+            "select id, wish, assigned, online_users, online_assigned, online_at, health, health_at, health_why, config from home
              order by id",
         )
         .named("homes")?;
@@ -286,6 +299,7 @@ pub fn homes(db: &Connection) -> Result<Vec<HomeRow>> {
                 online,
                 health: health.zip(health_at).map(|(health, at)| (health_of(&health), Timestamp(at))),
                 health_why: row.get(8)?,
+                config: row.get::<_, Option<String>>(9)?.and_then(|text| serde_json::from_str(&text).ok()),
             })
         })
         .named("homes")?;
@@ -316,11 +330,16 @@ fn health_of(text: &str) -> Health {
     }
 }
 
-pub fn add_home(db: &Connection, id: &str) -> Result<()> {
-    db.prepare_cached("insert into home (id) values (?1) on conflict do nothing")
-        .and_then(|mut statement| statement.execute([id]))
-        .named("add_home")
-        .map(drop)
+/// A home as configured now: added, or renewed.
+pub fn put_home(db: &Connection, home: &Home) -> Result<()> {
+    let config =
+        serde_json::to_string(home).map_err(|e| StoreError::BadRow { what: "home", problem: e.to_string() })?;
+    db.execute(
+        "insert into home (id, config) values (?1, ?2) on conflict (id) do update set config = excluded.config",
+        params![home.id.0, config],
+    )
+    .named("put_home")
+    .map(drop)
 }
 
 pub fn set_home_wish(db: &Connection, id: &str, wish: AdminState) -> Result<()> {
@@ -469,11 +488,12 @@ pub fn delete_due(db: &Connection, key: &UserKey) -> Result<()> {
         .map(drop)
 }
 
-pub fn delete_due_why(db: &Connection, key: &UserKey, why: &str) -> Result<()> {
+/// True: there was one.
+pub fn delete_due_why(db: &Connection, key: &UserKey, why: &str) -> Result<bool> {
     db.prepare_cached("delete from due where key = ?1 and why = ?2")
         .and_then(|mut statement| statement.execute(params![&key.0[..], why]))
         .named("delete_due_why")
-        .map(drop)
+        .map(|rows| rows > 0)
 }
 
 pub fn due_now(db: &Connection, now: Timestamp, limit: usize) -> Result<Vec<UserKey>> {
@@ -627,6 +647,13 @@ pub fn held(db: &Connection, tripped: bool) -> Result<Vec<Held>> {
     Ok(all)
 }
 
+pub fn held_count(db: &Connection) -> Result<u64> {
+    db.prepare_cached("select count(*) from held where tripped = 1")
+        .and_then(|mut statement| statement.query_row([], |row| row.get::<_, i64>(0)))
+        .named("held_count")
+        .map(|count| count as u64)
+}
+
 /// Number and oldest of the settling.
 pub fn settling(db: &Connection) -> Result<(u64, Option<Timestamp>)> {
     db.prepare_cached("select count(*), min(since) from held where tripped = 0")
@@ -674,34 +701,37 @@ pub struct Problem {
     pub dismissed: bool,
 }
 
-/// Opens or renews the problem of a user. True: new, or another than before.
-pub fn put_problem(db: &Connection, key: &UserKey, code: &str, text: &str, hint: &str, now: Timestamp) -> Result<bool> {
-    let known: Option<(String, String)> = db
-        .prepare_cached("select code, text from problem where key = ?1")
-        .and_then(|mut s| s.query_row([&key.0[..]], |row| Ok((row.get(0)?, row.get(1)?))).optional())
+/// Opens or renews the problem of a user. `Some`: its id, because it is new, or another than before.
+pub fn put_problem(
+    db: &Connection,
+    key: &UserKey,
+    code: &str,
+    text: &str,
+    hint: &str,
+    now: Timestamp,
+) -> Result<Option<i64>> {
+    let renewed = db
+        .prepare_cached("update problem set seen_at = ?4, times = times + 1 where key = ?1 and code = ?2 and text = ?3")
+        .and_then(|mut s| s.execute(params![&key.0[..], code, text, now.0]))
         .named("put_problem")?;
-    let same = known.as_ref().is_some_and(|(known_code, known_text)| known_code == code && known_text == text);
-    if same {
-        db.prepare_cached("update problem set seen_at = ?2, times = times + 1 where key = ?1")
-            .and_then(|mut s| s.execute(params![&key.0[..], now.0]))
-            .named("put_problem")?;
-        return Ok(false);
+    if renewed > 0 {
+        return Ok(None);
     }
     db.prepare_cached(
         "insert into problem (key, code, text, hint, opened_at, seen_at) values (?1, ?2, ?3, ?4, ?5, ?5)
          on conflict (key) do update set code = excluded.code, text = excluded.text, hint = excluded.hint,
-         opened_at = excluded.opened_at, seen_at = excluded.seen_at, times = 1, dismissed = 0",
+         opened_at = excluded.opened_at, seen_at = excluded.seen_at, times = 1, dismissed = 0 returning id",
     )
-    .and_then(|mut s| s.execute(params![&key.0[..], code, text, hint, now.0]))
-    .named("put_problem")?;
-    Ok(true)
+    .and_then(|mut s| s.query_row(params![&key.0[..], code, text, hint, now.0], |row| row.get(0)))
+    .named("put_problem")
+    .map(Some)
 }
 
-pub fn close_problem(db: &Connection, key: &UserKey) -> Result<bool> {
-    db.prepare_cached("delete from problem where key = ?1")
-        .and_then(|mut s| s.execute([&key.0[..]]))
+/// Closes the problem of a user, if there is one, and says which it was.
+pub fn close_problem(db: &Connection, key: &UserKey) -> Result<Option<i64>> {
+    db.prepare_cached("delete from problem where key = ?1 returning id")
+        .and_then(|mut s| s.query_row([&key.0[..]], |row| row.get(0)).optional())
         .named("close_problem")
-        .map(|rows| rows > 0)
 }
 
 fn problem_of(row: &Row<'_>) -> rusqlite::Result<Problem> {

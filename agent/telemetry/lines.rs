@@ -5,7 +5,7 @@
 //! attribute but login and address; never anything secret. Errors ask for a person; a quiet directory says nothing.
 
 use crate::config::Mode;
-use crate::model::{Assignment, Blocker, HomeId, ReleaseReason, Timestamp, UserKey};
+use crate::model::{Assignment, HomeId, Timestamp, UserKey};
 use std::time::Duration;
 use tracing::{debug, error, info, warn};
 
@@ -177,17 +177,15 @@ pub fn user_adopted(key: UserKey, login: &str, assignment: &Assignment) {
     info!(line = "user.adopted", user.key = %key, user.login = login, user.address = address, home.id = %home, "took over {login} ({key}) as found: address {address}, home server {home}");
 }
 
-pub fn user_moved(key: UserKey, login: &str, from: &HomeId, to: &HomeId, why: &str) {
-    info!(line = "user.moved", user.key = %key, user.login = login, home.from = %from, home.to = %to, why, "moved {login} ({key}) from home server {from} to {to}: {why}");
+/// Another home server, or another address at the same one.
+pub fn user_moved(key: UserKey, login: &str, from: Option<&HomeId>, assignment: &Assignment) {
+    let (to, address) = (&assignment.home, assignment.address.as_str());
+    let from = from.map_or_else(|| to.to_string(), HomeId::to_string);
+    info!(line = "user.moved", user.key = %key, user.login = login, home.from = from, home.to = %to, user.address = address, "moved {login} ({key}) from home server {from} to {to}, address {address}");
 }
 
-pub fn user_readdressed(key: UserKey, login: &str, from: &str, to: &str) {
-    info!(line = "user.readdressed", user.key = %key, user.login = login, user.address_from = from, user.address = to, "changed the address of {login} ({key}) from {from} to {to}");
-}
-
-pub fn user_released(key: UserKey, login: &str, home: &HomeId, why: ReleaseReason) {
-    let why = why.as_str();
-    info!(line = "user.released", user.key = %key, user.login = login, home.id = %home, why, "released {login} ({key}) from home server {home}: {why}");
+pub fn user_released(key: UserKey, login: &str, why: &str) {
+    info!(line = "user.released", user.key = %key, user.login = login, why, "released {login} ({key}): {why}");
 }
 
 pub fn user_reset_required(key: UserKey, login: &str) {
@@ -198,9 +196,8 @@ pub fn user_ready(key: UserKey, login: &str) {
     info!(line = "user.ready", user.key = %key, user.login = login, "{login} ({key}) changed the password and can use Digest authentication");
 }
 
-pub fn user_waiting(key: UserKey, login: &str, on: &Blocker) {
-    let (blocker, on) = (on.to_string(), on.code());
-    info!(line = "user.waiting", user.key = %key, user.login = login, on, "{login} ({key}) {blocker}");
+pub fn user_waiting(key: UserKey, login: &str, on: &str) {
+    info!(line = "user.waiting", user.key = %key, user.login = login, on, "{login} ({key}) {on}");
 }
 
 /// A reloaded directory has new keys: the reservation passes on.
@@ -218,13 +215,12 @@ pub fn problem_opened(id: i64, key: Option<UserKey>, text: &str, hint: &str) {
         user.key = key,
         text,
         hint,
-        "problem {id} (user {key}): {text}; {hint}"
+        "problem P{id} (user {key}): {text}; {hint}"
     );
 }
 
-pub fn problem_closed(id: i64, key: Option<UserKey>, why: &str) {
-    let key = key.map_or_else(|| "none".into(), |key| key.to_string());
-    info!(line = "problem.closed", problem.id = id, user.key = key, why, "problem {id} (user {key}) is closed: {why}");
+pub fn problem_closed(id: i64, key: UserKey) {
+    info!(line = "problem.closed", problem.id = id, user.key = %key, "problem P{id} (user {key}) is closed");
 }
 
 // Writing back
@@ -359,8 +355,8 @@ pub fn clock_backwards(by: Duration) {
 // Operators and loops
 
 /// A verb of the command line was taken.
-pub fn wish_taken(who: &str, what: &str) {
-    info!(line = "wish.taken", who, what, "{who}: {what}");
+pub fn wish_taken(who: &str, what: &str, result: &str) {
+    info!(line = "wish.taken", who, what, result, "{who} asked to {what}: {result}");
 }
 
 pub fn wish_refused(who: &str, what: &str, error: &str) {

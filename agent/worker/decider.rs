@@ -121,7 +121,12 @@ impl Core {
     }
 
     /// An address goes to one user: a unique index, not a race. `Some`: it cannot be this one's.
-    fn claim_address(&mut self, address: &str, standing: &Standing, now: Timestamp) -> Result<Option<Refusal>, StoreError> {
+    fn claim_address(
+        &mut self,
+        address: &str,
+        standing: &Standing,
+        now: Timestamp,
+    ) -> Result<Option<Refusal>, StoreError> {
         let Some((holder_id, mut holder)) = db::standing_by_address(&self.db, address)? else { return Ok(None) };
         if holder.key == standing.key {
             return Ok(None);
@@ -133,7 +138,8 @@ impl Core {
         let rest = self.world.policy.im.address_rest;
         match contest(&holder, standing, carried, rest, now) {
             Contest::Taken => {
-                let holder = holder.record.text(&self.world.policy.names.login).map_or(holder.key.to_string(), str::to_owned);
+                let holder =
+                    holder.record.text(&self.world.policy.names.login).map_or(holder.key.to_string(), str::to_owned);
                 return Ok(Some(Refusal::AddressTaken { address: address.to_owned(), holder }));
             }
             Contest::Free => holder.reserved = None,
@@ -150,6 +156,7 @@ impl Core {
                 holder.updated_at = now;
                 db::delete_intent(&self.db, &holder.key)?;
                 db::delete_held(&self.db, &holder.key)?;
+                self.step.said.push(Said::Inherited { key: standing.key, from: holder.key });
                 self.close_problem(&holder.key)?;
                 return self.save(Some(holder_id), before, &holder).map(|_| None);
             }
@@ -217,7 +224,7 @@ impl Core {
             standing.wishes.home = None;
         }
         standing.wishes.readdress = false;
-        let digest_before = std::mem::replace(&mut standing.digest, digest);
+        standing.digest = digest;
         standing.reset_since = match digest {
             DigestReadiness::ResetRequired => standing.reset_since.or(Some(now)),
             DigestReadiness::NotRequired | DigestReadiness::Ready | DigestReadiness::Unknown => None,
@@ -234,7 +241,8 @@ impl Core {
             standing.status = enabled_status(digest);
             db::delete_intent(&self.db, &key)?;
             self.close_problem(&key)?;
-            self.tell_enabled(&mut standing, digest_before, home_before.filter(|home| *home != assignment.home), now)?;
+            let told = std::mem::replace(&mut standing.told_digest, digest);
+            self.tell_enabled(&mut standing, told, home_before.filter(|home| *home != assignment.home), now)?;
         } else if self.settings.enforce {
             if change == Change::Adopted {
                 standing.applied = found;
@@ -294,6 +302,11 @@ impl Core {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let key = standing.key;
+        if let ownership::Ownership::Adoptable(assignment) = ownership::of(&standing, &self.world, now) {
+            standing.applied = ownership::found(&standing.record, &self.world.policy.names);
+            standing.leaving = Some(assignment.home.clone());
+            standing.reserved = Some(assignment);
+        }
         standing.version += 1;
         standing.released_at = Some(now);
         standing.updated_at = now;
@@ -316,7 +329,12 @@ impl Core {
     }
 
     /// The directory no longer says that the user is enabled.
-    pub(super) fn finish_release(&mut self, standing: &mut Standing, why: &str, now: Timestamp) -> Result<(), StoreError> {
+    pub(super) fn finish_release(
+        &mut self,
+        standing: &mut Standing,
+        why: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         standing.leaving = None;
         standing.applied = WriteBackValues::default();
         standing.status = match standing.presence {
@@ -340,18 +358,20 @@ impl Core {
         let key = standing.key;
         standing.updated_at = now;
         self.close_problem(&key)?;
-        if standing.leaving.is_some() && standing.holds().is_none() {
-            // Being released: the values that are ours still have to go.
-            let found = ownership::found(&standing.record, &self.world.policy.names);
-            if standing.presence == Presence::Deleted || found.is_empty() {
-                db::delete_intent(&self.db, &key)?;
-                self.finish_release(&mut standing, why.as_str(), now)?;
-            } else {
-                standing.status = Status::Applying;
-                if db::intent(&self.db, &key)?.is_none() {
-                    db::put_intent(&self.db, &key, Class::Change, now)?;
-                }
+        let untouchable = matches!(why, AloneReason::Frozen | AloneReason::RuleIgnores);
+        let released = standing.holds().is_none() && !untouchable;
+        // A write that arrived after the release, or a release not yet finished: what is ours still has to go.
+        let ours_left = released
+            && standing.presence != Presence::Deleted
+            && ownership::of(&standing, &self.world, now) == ownership::Ownership::Ours;
+        if ours_left && self.settings.enforce {
+            standing.status = Status::Applying;
+            if db::intent(&self.db, &key)?.is_none() {
+                db::put_intent(&self.db, &key, Class::Change, now)?;
             }
+        } else if released && standing.leaving.is_some() {
+            db::delete_intent(&self.db, &key)?;
+            self.finish_release(&mut standing, why.as_str(), now)?;
         } else {
             db::delete_intent(&self.db, &key)?;
             standing.status = match why {
@@ -375,15 +395,15 @@ impl Core {
         let key = standing.key;
         standing.status = Status::Problem;
         standing.updated_at = now;
-        if db::put_problem(&self.db, &key, code, &text, &hint, now)? {
-            self.step.said.push(Said::ProblemOpened { key, text: text.clone(), hint });
+        if let Some(id) = db::put_problem(&self.db, &key, code, &text, &hint, now)? {
+            self.step.said.push(Said::ProblemOpened { id, key, text: text.clone(), hint });
         }
         self.tell_once(standing, OutcomeKind::Problem, code.to_owned(), text, now)
     }
 
     pub(super) fn close_problem(&mut self, key: &UserKey) -> Result<(), StoreError> {
-        if db::close_problem(&self.db, key)? {
-            self.step.said.push(Said::ProblemClosed { key: *key });
+        if let Some(id) = db::close_problem(&self.db, key)? {
+            self.step.said.push(Said::ProblemClosed { id, key: *key });
         }
         Ok(())
     }

@@ -7,7 +7,11 @@
 pub mod applier;
 pub mod decider;
 pub mod due;
+pub mod service;
+mod settings;
 pub mod wishes;
+
+pub use settings::read_world;
 
 use crate::decide::guard::Limits;
 use crate::decide::policy::Policy;
@@ -96,19 +100,19 @@ pub struct Step {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Said {
     Outcome(Box<Outcome>),
-    ProblemOpened { key: UserKey, text: String, hint: String },
-    ProblemClosed { key: UserKey },
+    ProblemOpened { id: i64, key: UserKey, text: String, hint: String },
+    ProblemClosed { id: i64, key: UserKey },
     Retrying { key: UserKey, attempt: u32, why: String, at: Timestamp },
-    GuardHeld { count: u64, limit: u64, hash: String },
-    GuardApproved { count: u64, hash: String },
+    GuardHeld { releases: u64, moves: u64, address_changes: u64, limit: u64, hash: String },
+    GuardApproved { count: u64, hash: String, who: String },
     SrvChanged { domain: String, to: String },
     SrvUnknown { domain: String, why: String },
-    SrvContradicted { domain: String, holds_at: Timestamp },
+    SrvContradicted { domain: String, from: String, to: String, holds_at: Timestamp },
+    Inherited { key: UserKey, from: UserKey },
     HomeDown { home: HomeId, why: String },
     HomeUp { home: HomeId },
     HomeFull { home: HomeId, capacity: u32 },
     WishTaken { who: String, what: String, result: String },
-    AdoptionDone { adopted: u64 },
 }
 
 /// A write on its way. Not stored: after a crash the intent is still there, and the write is found done or is done again.
@@ -137,13 +141,10 @@ impl Core {
     /// Opens the store and takes in what changed in the configuration since it was last open.
     pub fn open(state_dir: &Path, settings: Settings, now: Timestamp) -> Result<Core, StoreError> {
         let db = open::writer(Kind::Enablement, state_dir)?;
-        let world = World {
-            policy: settings.policy.clone(),
-            fleet: Fleet::default(),
-            srv: BTreeMap::new(),
-            adopting: false,
-        };
-        let mut core = Core { db, settings, world, in_flight: HashMap::new(), dirty_homes: false, step: Step::default() };
+        let world =
+            World { policy: settings.policy.clone(), fleet: Fleet::default(), srv: BTreeMap::new(), adopting: false };
+        let mut core =
+            Core { db, settings, world, in_flight: HashMap::new(), dirty_homes: false, step: Step::default() };
         core.reload(core.settings.clone(), now)?;
         Ok(core)
     }
@@ -194,7 +195,11 @@ impl Core {
     pub fn is_quiet(&self, now: Timestamp) -> Result<bool, StoreError> {
         let waiting = db::next_time(&self.db)?.is_some_and(|at| at <= now);
         let settling = db::settling(&self.db)?.0 > 0;
-        Ok(self.in_flight.is_empty() && !waiting && !settling && db::recheck_count(&self.db)? == 0 && db::wishes(&self.db)?.is_empty())
+        Ok(self.in_flight.is_empty()
+            && !waiting
+            && !settling
+            && db::recheck_count(&self.db)? == 0
+            && db::wishes(&self.db)?.is_empty())
     }
 
     /// One transaction. On an error nothing of it is stored, and the same input may come again.
@@ -313,13 +318,21 @@ impl Core {
     }
 
     /// Outcomes are told in enforce mode only.
-    fn tell(&mut self, standing: &Standing, kind: OutcomeKind, why: Option<String>, from: Option<HomeId>, now: Timestamp) -> Result<(), StoreError> {
+    fn tell(
+        &mut self,
+        standing: &Standing,
+        kind: OutcomeKind,
+        why: Option<String>,
+        from: Option<HomeId>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         if !self.settings.enforce {
             return Ok(());
         }
         let names = &self.world.policy.names;
         let assignment = standing.holds().cloned();
-        let values = assignment.as_ref().map(|assignment| ownership::desired(assignment, &self.world)).unwrap_or_default();
+        let values =
+            assignment.as_ref().map(|assignment| ownership::desired(assignment, &self.world)).unwrap_or_default();
         let mut todo = Vec::new();
         if standing.digest == DigestReadiness::ResetRequired {
             todo.push("reset the password: it predates the Digest policy".to_owned());

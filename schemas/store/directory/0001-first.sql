@@ -14,6 +14,7 @@ create table entry (
     gone_seq       integer not null default 0,  -- 0: present
     gone_kind      integer not null default 0,  -- 1 left scope, 2 deleted
     gone_at        integer,                     -- ms since 1970
+    heard_at       integer not null,            -- ms since 1970: when the change that `seq` stands for was heard
     live           integer not null,            -- 0 first heard in a refresh, 1 heard live
     missing_since  integer,                     -- no longer named by the directory, not yet proven gone
     removal_named  integer not null default 0,  -- missing: 0 by absence, 1 named by the server, 2 approved by the operator

@@ -33,7 +33,8 @@ create table home (
   online_at       integer,
   health          text,
   health_at       integer,
-  health_why      text
+  health_why      text,
+  config          text           -- JSON of the Home as last configured
 ) strict, without rowid;
 
 -- Users whose entry is to be written. No payload: what to write is worked out from the newest record when it runs.
