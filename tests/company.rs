@@ -3,13 +3,10 @@
 // The servers are waited for by the clock.
 #![allow(clippy::disallowed_methods)]
 
-#[path = "support/company.rs"]
-#[allow(dead_code)]
-mod company;
 mod support;
 
-use company::{Breakage, Company, Expected, IM_GROUP, MAIL_DOMAINS};
 use std::collections::BTreeSet;
+use support::company::{Breakage, Company, Expected, IM_GROUP, MAIL_DOMAINS};
 use support::slapd::Slapd;
 
 #[test]

@@ -4,17 +4,14 @@
 // The servers are waited for by the clock.
 #![allow(clippy::disallowed_methods)]
 
-#[path = "support/company.rs"]
-#[allow(dead_code)]
-mod company;
 mod support;
 
-use company::Dice;
 use homeward::decide::filter::{Filter, Truth};
 use homeward::model::{UserRecord, Value};
 use ldap3::{LdapConnAsync, Scope, SearchEntry};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use support::company::Dice;
 use support::slapd::{ADMIN_DN, ADMIN_PASSWORD, SUFFIX, Slapd};
 
 const ENTRIES: usize = 200;
@@ -235,7 +232,7 @@ fn entries(dice: &mut Dice) -> String {
                 // Two values that are equal to the server are refused.
                 let same = String::from_utf8_lossy(&value).to_lowercase().replace([' ', '-'], "");
                 if !value.is_empty() && seen.insert(same) {
-                    ldif.push_str(&company::ldif_line(name, &value));
+                    ldif.push_str(&support::company::ldif_line(name, &value));
                 }
             }
         }
