@@ -110,8 +110,8 @@ pub async fn run(config: Config, once: bool) -> anyhow::Result<Ended> {
     if let Some(poller) = supervised.poller.take() {
         let _ = tokio::time::timeout(STOP_WITHIN, poller).await;
     }
-    let _ = tokio::time::timeout(STOP_WITHIN, worker_ended).await;
-    if worker.is_finished() {
+    let heard = worker_ended.is_terminated() || tokio::time::timeout(STOP_WITHIN, worker_ended).await.is_ok();
+    if heard {
         match worker.join() {
             Ok(result) => result?,
             Err(_) => anyhow::bail!("the worker's thread panicked; please report this with the log above"),

@@ -45,7 +45,7 @@ pub fn writer(kind: Kind, state_dir: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-/// Opens for reading. The file must exist and be of a schema we know.
+/// Opens for reading. The file must exist, have its tables, and be of a schema we know.
 pub fn reader(kind: Kind, state_dir: &Path) -> Result<Connection, StoreError> {
     let path = kind.path(state_dir);
     // Read-write at the file level lets SQLite set up the shared memory of the WAL; query_only keeps it a reader.
@@ -55,6 +55,10 @@ pub fn reader(kind: Kind, state_dir: &Path) -> Result<Connection, StoreError> {
         .execute_batch("pragma query_only = on; pragma cache_size = -4096; pragma temp_store = memory;")
         .map_err(|cause| StoreError::Open { path: path.clone(), cause })?;
     migrate::refuse_newer(kind, &path, &connection)?;
+    // A file comes before its tables: whoever looks in between is to look again.
+    if migrate::version(&path, &connection)? == 0 {
+        return Err(StoreError::NotMadeYet { path });
+    }
     Ok(connection)
 }
 
@@ -134,6 +138,16 @@ mod tests {
             let error = result.unwrap_err();
             assert!(matches!(error, StoreError::Newer { found: 999, .. }), "{error}");
         }
+    }
+
+    #[test]
+    fn a_store_without_tables_is_not_read_yet() {
+        let dir = tempfile::tempdir().unwrap();
+        File::create(Kind::Directory.path(dir.path())).unwrap();
+        let error = reader(Kind::Directory, dir.path()).unwrap_err();
+        assert!(matches!(error, StoreError::NotMadeYet { .. }), "{error}");
+        writer(Kind::Directory, dir.path()).unwrap();
+        reader(Kind::Directory, dir.path()).unwrap();
     }
 
     #[test]
