@@ -112,11 +112,12 @@ fn play(folder: &Path, once: bool) -> Result<()> {
         as_admin(&slapd),
         WRITTEN.join(" ")
     ));
-    print!("{}", slapd.search(&filter, &WRITTEN));
+    let found = slapd.search(&filter, &WRITTEN);
+    found.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).for_each(|line| println!("{line}"));
     settle(&stage, &mut agent, PEOPLE + 1)?;
     stage.homeward(&["tail", "--user", NEW_LOGIN])?;
 
-    stage.heading("Why there, and why that address?")?;
+    stage.heading("What would be decided now, and why")?;
     stage.homeward(&["user", "explain", NEW_LOGIN])?;
 
     stage.heading("One user has a problem; nobody else waits for it")?;
@@ -134,6 +135,7 @@ fn play(folder: &Path, once: bool) -> Result<()> {
     wait(&stage, &mut agent, "the problem to close", || Ok((open_problems(&stage)? == 0).then_some(())))?;
     settle(&stage, &mut agent, PEOPLE + 1)?;
     stage.homeward(&["problem", "list"])?;
+    println!("No problem is left.");
     stage.homeward(&["user", "show", &broken_dn])?;
 
     if once {
@@ -201,7 +203,9 @@ fn first_pass(stage: &Stage, agent: &mut Agent) -> Result<()> {
         if !stage.config().with_file_name("state").join("enablement.db").exists() {
             return Ok(None);
         }
-        let settled = settled(&stage.json(&["status"])?);
+        // Nor while it is making it.
+        let Ok(status) = stage.json(&["status"]) else { return Ok(None) };
+        let settled = settled(&status);
         bar.set_position(settled.users);
         Ok((settled.all && settled.users >= PEOPLE as u64).then_some(()))
     })?;

@@ -96,8 +96,8 @@ impl Stage {
 
     /// The JSON document that a verb prints.
     pub fn json(&self, arguments: &[&str]) -> Result<serde_json::Value> {
-        let output = self.command(arguments).arg("--json").stderr(Stdio::inherit()).output()?;
-        self.good(arguments, output.status)?;
+        let output = self.command(arguments).arg("--json").output()?;
+        self.good(arguments, output.status).with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
         Ok(serde_json::from_slice(&output.stdout)?)
     }
 
