@@ -180,6 +180,12 @@ impl Feed {
         sql::each_key(&self.connection, |key, seq| each(key, Sequence { epoch, seq: seq as u64 }))
     }
 
+    /// Rows that a reader at `cursor` has not read; all of them where the log is another one.
+    pub fn behind(&self, cursor: Sequence) -> Result<u64, StoreError> {
+        let seq = if cursor.epoch == 0 || cursor.epoch == self.epoch()? { cursor.seq } else { 0 };
+        sql::count_after(&self.connection, seq as i64)
+    }
+
     pub fn status(&self) -> Result<PollerStatus, StoreError> {
         let c = &self.connection;
         let time = |name| Ok::<_, StoreError>(sql::meta_number(c, name)?.map(|ms| Timestamp(ms as i64)));

@@ -12,7 +12,7 @@ use crate::directory::Entry;
 use crate::directory::entry::{MEMBER_OF, MEMBER_OF_NESTED, Mapped, PROBLEM, Shape, classify};
 use crate::directory::source::{Batch, Change, Cursor, Guarantees, Presence};
 use crate::model::{Sequence, Timestamp, UserKey, UserRecord, Value, is_below_or_equal, normalized_dn};
-use crate::store::directory::{self as sql, EntryRow, Glance, GoneKind, Place, PlaceKind, meta};
+use crate::store::directory::{self as sql, EntryRow, Glance, GoneKind, MovedRow, Place, PlaceKind, RereadRow, meta};
 use crate::store::open::{self, Kind};
 use crate::store::{Named, StoreError};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
@@ -66,7 +66,7 @@ pub struct Taken {
     pub removed: u64,
     /// To be looked up by key, over the whole naming context; answered with `conclude`.
     pub to_prove: Vec<Missing>,
-    /// Nobody tells about the users below: their subtrees are to be read again.
+    /// Nobody tells about the users below: their subtrees are to be read again. Kept in `Intake::moved`, too.
     pub containers: Vec<ContainerMoved>,
     pub groups: Vec<GroupChanged>,
     pub unreadable: Vec<Unreadable>,
@@ -125,8 +125,10 @@ pub struct Suspect {
 pub enum Verdict {
     /// Not found over the whole naming context, by an account proven to see it.
     Deleted,
-    /// Found elsewhere, or not visible where it was: exists, perhaps.
+    /// Found elsewhere; or not found, by an account that may not see all there is: exists, perhaps.
     LeftScope,
+    /// Neither the user can be read nor the container it was in: as likely as not the account lost its rights.
+    OutOfSight,
     /// Found in scope: taken like any other entry.
     StillThere(Entry),
 }
@@ -154,6 +156,8 @@ struct State {
 /// Whom a refresh has named so far, by the place of their rows: eight bytes a user.
 #[derive(Clone, Debug, Default)]
 struct Refresh {
+    /// From a cursor: whoever did not change is not sent, not even below a container that is new to us.
+    resumed: bool,
     users: HashSet<i64>,
     places: HashSet<UserKey>,
 }
@@ -222,6 +226,13 @@ impl Intake {
         Ok(Intake { connection, shape, groups, guard, state, refresh: None })
     }
 
+    /// What to make of entries from now on.
+    pub fn follow(&mut self, shape: Shape, groups: Groups) -> Result<(), StoreError> {
+        sql::index_by_dn(&self.connection, groups.computes())?;
+        (self.shape, self.groups) = (shape, groups);
+        Ok(())
+    }
+
     /// Where the source goes on.
     pub fn cursor(&self) -> Option<Cursor> {
         self.state.cursor.clone()
@@ -240,16 +251,23 @@ impl Intake {
         self.state.suspect.as_ref()
     }
 
-    /// Before the first batch of every refresh: what an earlier, broken one has seen counts no more.
-    pub fn begin_refresh(&mut self) {
-        self.refresh = Some(Refresh::default());
+    /// When a refresh from nothing last named everybody.
+    pub fn swept_at(&self) -> Result<Option<Timestamp>, StoreError> {
+        Ok(sql::meta_number(&self.connection, meta::SWEPT_AT)?.map(|ms| Timestamp(ms as i64)))
+    }
+
+    /// Before the first batch of every refresh: what an earlier, broken one has seen counts no more. `resumed`: it goes
+    /// on from a cursor rather than from nothing.
+    pub fn begin_refresh(&mut self, resumed: bool) {
+        self.refresh = Some(Refresh { resumed, ..Refresh::default() });
     }
 
     /// Stores a batch and its cursor, both or neither. After an error the same batch may be given again.
     pub fn take(&mut self, batch: Batch, now: Timestamp) -> Result<Taken, StoreError> {
         let completes = batch.complete == Some(Presence::Everything);
         let guard = self.guard;
-        let seen_before = self.refresh.clone().filter(|_| completes);
+        // Not before it is needed: the copy of a million is not free.
+        let seen_before = if completes { self.refresh.clone() } else { None };
         self.transaction(!batch.refresh, now, |work| {
             let mut changes = batch.changes;
             if batch.refresh {
@@ -281,18 +299,36 @@ impl Intake {
         unproven(&self.connection, self.state.suspect.is_some())
     }
 
-    /// What lookups proved. A user seen again meanwhile, or one that is suspect, keeps what is stored.
+    /// What lookups proved. A user seen again meanwhile, or one that is suspect, keeps what is stored. Those whom the
+    /// server did not name are counted once more, and must therefore come in one call: more of them than the guard
+    /// permits, or one that is out of sight with its container, and all of them are suspect.
     pub fn conclude(&mut self, verdicts: Vec<(UserKey, Verdict)>, now: Timestamp) -> Result<Taken, StoreError> {
+        let guard = self.guard;
         self.transaction(true, now, |work| {
+            let (mut unnamed, mut out_of_sight) = (0, false);
+            for (key, verdict) in &verdicts {
+                if matches!(verdict, Verdict::StillThere(_)) {
+                    continue;
+                }
+                if sql::glance(&work.tx, key, "")?.is_some_and(|row| row.missing && !row.named) {
+                    unnamed += 1;
+                    out_of_sight |= *verdict == Verdict::OutOfSight;
+                }
+            }
+            let limit = absent_limit(guard, work.next.present);
+            if work.next.suspect.is_none() && unnamed > 0 && (unnamed > limit || out_of_sight) {
+                work.suspect(unnamed, limit)?;
+            }
             for (key, verdict) in verdicts {
                 let Some(row) = sql::glance(&work.tx, &key, "")? else { continue };
-                if row.gone || !row.missing || (work.next.suspect.is_some() && !row.named) {
+                if row.gone || !row.missing {
                     continue;
                 }
                 match verdict {
-                    Verdict::Deleted => work.gone(row, GoneKind::Deleted)?,
-                    Verdict::LeftScope => work.gone(row, GoneKind::LeftScope)?,
                     Verdict::StillThere(entry) => work.entry(entry)?,
+                    _ if work.next.suspect.is_some() && !row.named => {}
+                    Verdict::Deleted => work.gone(row, GoneKind::Deleted)?,
+                    Verdict::LeftScope | Verdict::OutOfSight => work.gone(row, GoneKind::LeftScope)?,
                 }
             }
             Ok(())
@@ -300,18 +336,63 @@ impl Intake {
     }
 
     /// Everybody stored at or below this DN is to be looked up: the container moved or went, and servers tell nothing
-    /// about those below it. Called after the new place, if there is one, was read.
+    /// about those below it. Called after the new place, if there is one, was read. Nobody named these users: they are
+    /// missing by absence.
     pub fn doubt_below(&mut self, dn: &str, now: Timestamp) -> Result<Vec<Missing>, StoreError> {
         let dn_norm = normalized_dn(dn);
         self.transaction(true, now, |work| {
             for seq in sql::present_below(&work.tx, &dn_norm)? {
-                sql::mark_missing(&work.tx, seq, now.0, true)?;
+                sql::mark_missing(&work.tx, seq, now.0, false)?;
             }
             Ok(())
         })?;
         let mut missing = self.unproven()?;
         missing.retain(|missing| is_below_or_equal(&normalized_dn(&missing.dn), &dn_norm));
         Ok(missing)
+    }
+
+    /// Subtrees that are still to be read again, the oldest first.
+    pub fn moved(&self) -> Result<Vec<MovedRow>, StoreError> {
+        sql::moved(&self.connection)
+    }
+
+    /// The subtree was read; with it those below it that moved along, or had been known when the reading began (up to
+    /// the id `known`).
+    pub fn moved_done(&mut self, done: &MovedRow, known: i64, now: Timestamp) -> Result<(), StoreError> {
+        let below = |inner: &Option<String>, outer: &Option<String>| match (inner, outer) {
+            (Some(inner), Some(outer)) => is_below_or_equal(&normalized_dn(inner), &normalized_dn(outer)),
+            (inner, _) => inner.is_none(),
+        };
+        self.transaction(true, now, |work| {
+            for row in sql::moved(&work.tx)? {
+                let along = below(&row.old_dn, &done.old_dn) && below(&row.new_dn, &done.new_dn);
+                if row.id == done.id || along && (row.old_dn.is_some() || row.id <= known) {
+                    sql::remove_moved(&work.tx, row.id)?;
+                }
+            }
+            Ok(())
+        })
+        .map(drop)
+    }
+
+    /// Users who are still to be read again, because the server's `memberOf` changes without a word; at most `limit`.
+    pub fn rereads(&self, limit: usize) -> Result<Vec<RereadRow>, StoreError> {
+        sql::rereads(&self.connection, limit)
+    }
+
+    pub fn rereads_done(&mut self, rows: &[RereadRow], now: Timestamp) -> Result<(), StoreError> {
+        self.transaction(true, now, |work| rows.iter().try_for_each(|row| sql::remove_reread(&work.tx, row))).map(drop)
+    }
+
+    /// Before a refresh from nothing: it reads everybody anyway.
+    pub fn forget_rereads(&mut self) -> Result<(), StoreError> {
+        sql::clear_rereads(&self.connection)
+    }
+
+    /// Normalized DNs of the containers in sight.
+    pub fn containers(&self) -> Result<HashSet<String>, StoreError> {
+        let places = sql::places(&self.connection)?.into_iter().filter(|place| place.kind == PlaceKind::Container);
+        Ok(places.map(|place| normalized_dn(&place.dn)).collect())
     }
 
     /// Ends the suspect state if `hash` is the one it bears: its users may be proven gone. False: nothing was done.
@@ -335,6 +416,16 @@ impl Intake {
         Ok(())
     }
 
+    /// Whether it is still to be said.
+    pub fn needs_carriers(&self) -> Result<bool, StoreError> {
+        Ok(sql::meta_number(&self.connection, meta::CARRIERS_COMPLETE)?.is_none())
+    }
+
+    /// What `status` shows of the source.
+    pub fn source(&self) -> Result<Option<SourceStatus>, StoreError> {
+        sql::meta_json(&self.connection, meta::SOURCE)
+    }
+
     /// Stores what `status` is to show of the source.
     pub fn tell_source(&mut self, status: &SourceStatus) -> Result<(), StoreError> {
         sql::set_meta(&self.connection, meta::SOURCE, &to_json(status)?)
@@ -355,7 +446,7 @@ impl Intake {
             work.next = State { epoch, head: work.next.head, present: 0, cursor: None, suspect: None };
             sql::set_meta(&work.tx, meta::EPOCH, &epoch.to_string())?;
             sql::set_meta(&work.tx, meta::REBUILT, why)?;
-            for name in [meta::CARRIERS_COMPLETE, meta::PURGED_SEQ, meta::REFRESHED_AT] {
+            for name in [meta::CARRIERS_COMPLETE, meta::PURGED_SEQ, meta::REFRESHED_AT, meta::SWEPT_AT] {
                 sql::remove_meta(&work.tx, name)?;
             }
             Ok(())
@@ -388,7 +479,8 @@ impl Intake {
         let Intake { connection, shape, groups, state, refresh, .. } = self;
         let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate).named("beginning to store")?;
         let (next, taken, sightings) = (state.clone(), Taken::default(), Vec::new());
-        let mut work = Work { tx, shape, groups, next, now, live, taken, sightings };
+        let resumed = refresh.as_ref().is_some_and(|refresh| refresh.resumed);
+        let mut work = Work { tx, shape, groups, next, now, live, resumed, taken, sightings };
         body(&mut work)?;
         let Work { tx, mut next, mut taken, sightings, .. } = work;
         if next.suspect.is_some() && !sql::any_missing_by_absence(&tx)? {
@@ -397,6 +489,9 @@ impl Intake {
         if next.head != state.head {
             sql::set_meta(&tx, meta::HEAD, &next.head.to_string())?;
             sql::set_meta(&tx, meta::LAST_CHANGE_AT, &now.0.to_string())?;
+        }
+        for container in &taken.containers {
+            sql::add_moved(&tx, container.old_dn.as_deref(), container.new_dn.as_deref())?;
         }
         store_if_changed(&tx, meta::CURSOR, &state.cursor, &next.cursor)?;
         store_if_changed(&tx, meta::SUSPECT, &state.suspect, &next.suspect)?;
@@ -451,6 +546,8 @@ struct Work<'a> {
     next: State,
     now: Timestamp,
     live: bool,
+    /// In a refresh that goes on from a cursor.
+    resumed: bool,
     taken: Taken,
     sightings: Vec<Sighting>,
 }
@@ -621,10 +718,7 @@ impl Work<'_> {
         let empty_answer = seen.users.is_empty() && present > 0;
         self.next.suspect = None;
         if count > 0 && (count > limit || empty_answer) {
-            let hash = self.hash_of_absent()?;
-            let since = self.suspect_since(&hash);
-            self.next.suspect = Some(Suspect { count, present, limit, since, hash });
-            return Ok(());
+            return self.suspect(count, limit);
         }
         self.taken.to_prove = unproven(&self.tx, false)?;
         for place in sql::places(&self.tx)? {
@@ -632,7 +726,17 @@ impl Work<'_> {
                 self.place_gone(&place.key, None)?;
             }
         }
+        if !seen.resumed {
+            sql::set_meta(&self.tx, meta::SWEPT_AT, &self.now.0.to_string())?;
+        }
         sql::set_meta(&self.tx, meta::REFRESHED_AT, &self.now.0.to_string())
+    }
+
+    fn suspect(&mut self, count: u64, limit: u64) -> Result<(), StoreError> {
+        let hash = self.hash_of_absent()?;
+        let since = self.suspect_since(&hash);
+        self.next.suspect = Some(Suspect { count, present: self.next.present, limit, since, hash });
+        Ok(())
     }
 
     fn hash_of_absent(&self) -> Result<String, StoreError> {
@@ -657,10 +761,10 @@ impl Work<'_> {
             Some(known) => {
                 self.taken.containers.push(ContainerMoved { old_dn: Some(known.dn), new_dn: Some(dn.clone()) });
             }
-            None if self.live => {
+            None if self.live || self.resumed => {
                 self.taken.containers.push(ContainerMoved { old_dn: None, new_dn: Some(dn.clone()) });
             }
-            // A refresh brings its users too.
+            // A refresh from nothing brings its users too.
             None => {}
         }
         sql::put_place(&self.tx, &Place { key, kind: PlaceKind::Container, dn })
@@ -709,6 +813,11 @@ impl Work<'_> {
                 for seq in sql::present_by_dn(&self.tx, &dn_norm)? {
                     self.remember_members(seq, &dn_norm)?;
                 }
+            }
+        }
+        if self.groups.server_has_member_of && self.groups.named.contains_key(group_dn) {
+            for member in &touched {
+                sql::put_reread(&self.tx, member, group_dn, members.contains(member))?;
             }
         }
         self.taken.groups.push(GroupChanged { dn: group_dn.to_owned(), members: touched });

@@ -17,6 +17,7 @@
 // decide/ switches this on: no clock, chance or environment there. Elsewhere they are at home.
 #![allow(clippy::disallowed_methods)]
 
+pub mod cli;
 pub mod config;
 pub mod decide;
 pub mod directory;

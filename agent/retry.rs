@@ -5,7 +5,8 @@ use backoff::{ExponentialBackoff, ExponentialBackoffBuilder};
 use std::time::Duration;
 
 const CONNECTION_FIRST: Duration = Duration::from_millis(500);
-const CONNECTION_MOST: Duration = Duration::from_secs(30);
+/// The longest interval between attempts to connect; what needs a person is tried again this often.
+pub const CONNECTION_MOST: Duration = Duration::from_secs(30);
 const USER_FIRST: Duration = Duration::from_secs(5);
 const USER_MOST: Duration = Duration::from_secs(15 * 60);
 

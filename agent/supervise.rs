@@ -110,8 +110,11 @@ pub async fn run(config: Config, once: bool) -> anyhow::Result<Ended> {
     if let Some(poller) = supervised.poller.take() {
         let _ = tokio::time::timeout(STOP_WITHIN, poller).await;
     }
-    let heard = worker_ended.is_terminated() || tokio::time::timeout(STOP_WITHIN, worker_ended).await.is_ok();
-    if heard {
+    let asked_at = std::time::Instant::now();
+    while !worker.is_finished() && asked_at.elapsed() < STOP_WITHIN {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    if worker.is_finished() {
         match worker.join() {
             Ok(result) => result?,
             Err(_) => anyhow::bail!("the worker's thread panicked; please report this with the log above"),

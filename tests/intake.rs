@@ -37,7 +37,7 @@ impl World {
     }
 
     fn refresh(&mut self, changes: Vec<Change>) -> homeward::intake::Taken {
-        self.intake.begin_refresh();
+        self.intake.begin_refresh(false);
         self.intake
             .take(Batch { changes, complete: Some(Presence::Everything), cursor: None, refresh: true }, NOW)
             .unwrap()

@@ -41,6 +41,7 @@ fn shape() -> SearchShape {
         base: format!("ou=people,{SUFFIX}"),
         filter: WIDEST_FILTER.into(),
         attributes: ["objectClass", "uid", "cn", "title"].map(String::from).to_vec(),
+        meaning: String::new(),
     }
 }
 

@@ -4,6 +4,10 @@
 //! Nothing here decides about a user, and nothing here fails: what cannot be carried is left out and said in the record.
 
 use super::Entry;
+use super::flavour::FlavourProfile;
+use crate::config;
+use crate::decide::filter::Filter;
+use crate::decide::policy::Policy;
 use crate::model::{UserKey, UserRecord, Value, is_below_or_equal, normalized_dn};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -89,6 +93,8 @@ pub fn is_secret(attribute: &str) -> bool {
 pub struct Shape {
     base_norm: String,
     record_attributes: HashSet<String>,
+    /// Of this attribute (lower case) no other value is carried.
+    only_value: Option<(&'static str, &'static str)>,
     user_filter: Box<dyn Fn(&UserRecord) -> bool + Send>,
 }
 
@@ -104,7 +110,48 @@ impl Shape {
             .filter(|name| !is_secret(name))
             .map(|name| name.split(';').next().unwrap_or_default().to_ascii_lowercase())
             .collect();
-        Shape { base_norm: normalized_dn(base), record_attributes, user_filter }
+        Shape { base_norm: normalized_dn(base), record_attributes, only_value: None, user_filter }
+    }
+
+    /// Of `attribute` (lower case) no other value enters a record: one that also tells of lockouts would make every
+    /// wrong password a change.
+    pub fn only_value(mut self, attribute: &'static str, value: &'static str) -> Shape {
+        self.only_value = Some((attribute, value));
+        self
+    }
+
+    /// As configured, and the attributes to ask the server for: what rules, addresses, Digest and consumers need.
+    pub fn of_config(
+        directory: &config::Directory,
+        profile: &FlavourProfile,
+        policy: &Policy,
+    ) -> (Shape, BTreeSet<String>) {
+        // The configured one was checked, and ours parses; what does not parse selects nobody.
+        let user_filter = Filter::parse(directory.filter.as_deref().unwrap_or(profile.user_filter)).ok();
+        let names = &policy.names;
+        let fixed = [
+            "objectclass",
+            "proxyaddresses",
+            &names.login,
+            &names.mail,
+            &names.address,
+            &names.url,
+            &names.home_url,
+            &names.home,
+            &names.password_date,
+            &names.created,
+        ];
+        let filters = policy.rules.iter().map(|rule| &rule.matches).chain(&policy.disabled).chain(&user_filter);
+        let attributes: BTreeSet<String> = fixed
+            .into_iter()
+            .map(str::to_owned)
+            .chain(filters.flat_map(Filter::attributes))
+            .chain(directory.attributes.extra.iter().map(|name| name.to_ascii_lowercase()))
+            .filter(|name| !name.is_empty() && !is_secret(name))
+            .collect();
+        let selects = move |record: &UserRecord| user_filter.as_ref().is_some_and(|filter| filter.matches(record));
+        let shape = Shape::new(&directory.base, attributes.iter().map(String::as_str), Box::new(selects));
+        (shape, attributes)
     }
 
     /// Whether a DN, as a server writes it, lies at or below the base.
@@ -165,7 +212,12 @@ pub fn classify(shape: &Shape, entry: Entry) -> (UserKey, Mapped) {
 fn record(shape: &Shape, entry: Entry) -> UserRecord {
     let mut attributes: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     let (mut count, mut bytes) = (0, 0);
-    for (name, values) in entry.attributes {
+    for (name, mut values) in entry.attributes {
+        if let Some((attribute, value)) = shape.only_value
+            && name == attribute
+        {
+            values.retain(|octets| octets == value.as_bytes());
+        }
         if values.is_empty() || !shape.record_attributes.contains(&name) {
             continue;
         }

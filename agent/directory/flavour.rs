@@ -110,6 +110,8 @@ pub struct FlavourProfile {
     pub mail: &'static str,
     /// RFC 4515: what a disabled account matches. A lockout after wrong passwords is none.
     pub disabled: &'static str,
+    /// An attribute, in lower case, that `disabled` reads, and its only value that is no lockout.
+    pub lockout: Option<(&'static str, &'static str)>,
     pub key: &'static str,
     /// Classes, in lower case, of entries that have users below them.
     pub container_classes: &'static [&'static str],
@@ -132,6 +134,7 @@ pub fn profile(flavour: Flavour) -> Option<FlavourProfile> {
             mail: "mail",
             // slapo-ppolicy(5): this time means locked by an administrator, for good.
             disabled: "(pwdAccountLockedTime=000001010000Z)",
+            lockout: Some(("pwdaccountlockedtime", "000001010000Z")),
             key: "entryUUID",
             container_classes: &["organizationalunit", "organization", "dcobject", "domain", "locality", "country"],
             group_classes: &["groupofnames", "groupofuniquenames"],

@@ -221,6 +221,15 @@ pub async fn by_keys(
     Ok(entries)
 }
 
+/// The entry of this DN; `None`: it does not exist, or may not be read.
+pub async fn by_dn(ldap: &mut Ldap, dn: &str, attributes: &[&str]) -> Result<Option<Entry>, LookupError> {
+    match search(ldap, dn, Scope::Base, "(objectClass=*)", &with_key(attributes), 0).await {
+        Ok(found) => Ok(found.into_iter().find_map(Found::into_entry)),
+        Err(LookupError::NoSuchObject { .. } | LookupError::Refused { code: 34, .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Whether the account can read the entry `dn`.
 pub async fn readable(ldap: &mut Ldap, dn: &str) -> Result<bool, LookupError> {
     match search(ldap, dn, Scope::Base, "(objectClass=*)", &["1.1"], 0).await {
@@ -332,11 +341,7 @@ pub async fn find_user(
         return Ok(by_key(ldap, base, key, attributes).await?.into_iter().collect());
     }
     if text.contains('=') {
-        return match search(ldap, text, Scope::Base, "(objectClass=*)", &with_key(attributes), 0).await {
-            Ok(found) => Ok(found.into_iter().filter_map(Found::into_entry).collect()),
-            Err(LookupError::NoSuchObject { .. } | LookupError::Refused { code: 34, .. }) => Ok(Vec::new()),
-            Err(error) => Err(error),
-        };
+        return Ok(by_dn(ldap, text, attributes).await?.into_iter().collect());
     }
     let escaped = ldap3::ldap_escape(text);
     let filter = format!("(|({login}={escaped})({mail}={escaped}))");

@@ -22,6 +22,8 @@ pub mod meta {
     pub const LAST_CHANGE_AT: &str = "last_change_at";
     /// ms since 1970: when a refresh last named everybody.
     pub const REFRESHED_AT: &str = "refreshed_at";
+    /// ms since 1970: when a refresh from nothing last named everybody.
+    pub const SWEPT_AT: &str = "swept_at";
     /// The highest seq among the tombstones that were purged.
     pub const PURGED_SEQ: &str = "purged_seq";
     /// JSON of `intake::SourceStatus`.
@@ -204,6 +206,13 @@ pub fn last_seq(c: &Connection) -> Result<i64, StoreError> {
     c.query_row("select coalesce(max(seq), 0) from entry", [], |row| row.get(0)).named("reading the log's end")
 }
 
+/// Rows behind `after`.
+pub fn count_after(c: &Connection, after: i64) -> Result<u64, StoreError> {
+    c.query_row("select count(*) from entry where seq > ?1", [after], |row| row.get::<_, i64>(0))
+        .named("counting changes")
+        .map(|count| count.max(0) as u64)
+}
+
 /// (present, gone)
 pub fn counts(c: &Connection) -> Result<(u64, u64), StoreError> {
     // Both counts come from small indexes; the rows themselves are not read.
@@ -378,7 +387,10 @@ pub fn purge_gone(c: &Connection, before: i64) -> Result<(usize, i64), StoreErro
 
 /// Nothing stays but `meta`.
 pub fn clear(c: &Connection) -> Result<(), StoreError> {
-    c.execute_batch("delete from entry; delete from place; delete from membership;").named("clearing the log")
+    c.execute_batch(
+        "delete from entry; delete from place; delete from membership; delete from moved; delete from reread;",
+    )
+    .named("clearing the log")
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -489,6 +501,73 @@ pub fn members_below(c: &Connection, dn: &str) -> Result<Vec<String>, StoreError
     )
     .and_then(|mut s| s.query_map([dn], |row| row.get(0))?.collect())
     .named("reading memberships")
+}
+
+/// A subtree to be read again.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MovedRow {
+    pub id: i64,
+    pub old_dn: Option<String>,
+    pub new_dn: Option<String>,
+}
+
+pub fn add_moved(c: &Connection, old_dn: Option<&str>, new_dn: Option<&str>) -> Result<(), StoreError> {
+    c.prepare_cached("insert into moved (old_dn, new_dn) values (?1, ?2)")
+        .and_then(|mut s| s.execute([old_dn, new_dn]))
+        .named("storing a moved container")
+        .map(drop)
+}
+
+/// The oldest first.
+pub fn moved(c: &Connection) -> Result<Vec<MovedRow>, StoreError> {
+    c.prepare_cached("select id, old_dn, new_dn from moved order by id")
+        .and_then(|mut s| {
+            s.query_map([], |row| Ok(MovedRow { id: row.get(0)?, old_dn: row.get(1)?, new_dn: row.get(2)? }))?.collect()
+        })
+        .named("reading moved containers")
+}
+
+pub fn remove_moved(c: &Connection, id: i64) -> Result<(), StoreError> {
+    c.execute("delete from moved where id = ?1", [id]).named("forgetting a moved container").map(drop)
+}
+
+/// A user to be read again, until `memberOf` says the same as the group.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RereadRow {
+    pub member_dn: String,
+    pub group_dn: String,
+    pub is_member: bool,
+}
+
+pub fn put_reread(c: &Connection, member_dn: &str, group_dn: &str, is_member: bool) -> Result<(), StoreError> {
+    c.prepare_cached("insert into reread values (?1, ?2, ?3) on conflict do update set is_member = excluded.is_member")
+        .and_then(|mut s| s.execute(params![member_dn, group_dn, is_member]))
+        .named("storing whom to read again")
+        .map(drop)
+}
+
+/// In the order of members, so that one of many groups is read once.
+pub fn rereads(c: &Connection, limit: usize) -> Result<Vec<RereadRow>, StoreError> {
+    c.prepare_cached("select member_dn, group_dn, is_member from reread order by member_dn limit ?1")
+        .and_then(|mut s| {
+            s.query_map([limit as i64], |row| {
+                Ok(RereadRow { member_dn: row.get(0)?, group_dn: row.get(1)?, is_member: row.get(2)? })
+            })?
+            .collect()
+        })
+        .named("reading whom to read again")
+}
+
+/// Nothing happens where the row says something else by now.
+pub fn remove_reread(c: &Connection, row: &RereadRow) -> Result<(), StoreError> {
+    c.prepare_cached("delete from reread where member_dn = ?1 and group_dn = ?2 and is_member = ?3")
+        .and_then(|mut s| s.execute(params![row.member_dn, row.group_dn, row.is_member]))
+        .named("forgetting whom to read again")
+        .map(drop)
+}
+
+pub fn clear_rereads(c: &Connection) -> Result<(), StoreError> {
+    c.execute("delete from reread", []).named("forgetting whom to read again").map(drop)
 }
 
 /// Seq of the present users of a DN: one, or two for the moment between a delete and a recreate.

@@ -160,6 +160,40 @@ pub fn standings_with_status(db: &Connection, status: Status, limit: usize) -> R
     rows.map(|row| row.map(|(_, standing)| standing)).collect::<rusqlite::Result<_>>().named("standings_with_status")
 }
 
+/// By DN (normalized), or a value of one of the attributes, in any case. A scan: one person asks.
+pub fn find_standings(
+    db: &Connection,
+    text: &str,
+    dn_norm: &str,
+    attributes: &[&str],
+    limit: usize,
+) -> Result<Vec<Standing>> {
+    if text.contains('=') {
+        let mut statement = db.prepare_cached("select id, record ->> '$.dn' from standing").named("find_standings")?;
+        let rows = statement
+            .query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Option<String>>(1)?)))
+            .named("find_standings")?;
+        let mut found = Vec::new();
+        for row in rows {
+            let (id, dn) = row.named("find_standings")?;
+            if found.len() < limit && dn.is_some_and(|dn| normalized_dn(&dn) == dn_norm) {
+                found.extend(standings_after(db, id - 1, 1)?.into_iter().map(|(_, standing)| standing));
+            }
+        }
+        return Ok(found);
+    }
+    let attributes = serde_json::to_string(attributes)
+        .map_err(|error| StoreError::BadRow { what: "attribute names", problem: error.to_string() })?;
+    let sql = format!(
+        "select {STANDING} from standing where exists (
+             select 1 from json_each(?2) name, json_each(standing.record, '$.a.\"' || name.value || '\"') value
+             where lower(value.value) = lower(?1)) order by id limit ?3"
+    );
+    let mut statement = db.prepare_cached(&sql).named("find_standings")?;
+    let rows = statement.query_map(params![text, attributes, limit as i64], standing_of).named("find_standings")?;
+    rows.map(|row| row.map(|(_, standing)| standing)).collect::<rusqlite::Result<_>>().named("find_standings")
+}
+
 /// Writes a standing: `id` is its row, `None` for a new one.
 pub fn put_standing(db: &Connection, id: Option<i64>, standing: &Standing) -> Result<i64> {
     let detail = serde_json::to_string(&Detail {
@@ -686,6 +720,13 @@ pub fn passed_since(db: &Connection, since: Timestamp) -> Result<u64> {
     db.query_row("select count(*) from passed", [], |row| row.get::<_, i64>(0)).named("passed_since").map(|n| n as u64)
 }
 
+/// The same, for who only reads.
+pub fn passed_count(db: &Connection, since: Timestamp) -> Result<u64> {
+    db.query_row("select count(*) from passed where at >= ?1", [since.0], |row| row.get::<_, i64>(0))
+        .named("passed_count")
+        .map(|count| count as u64)
+}
+
 // --- problems --------------------------------------------------------------------------------------------------------
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -839,6 +880,11 @@ pub fn last_outcome_seq(db: &Connection) -> Result<u64> {
         .map(|seq| seq as u64)
 }
 
+/// The newest outcomes, oldest first.
+pub fn last_outcomes(db: &Connection, limit: usize) -> Result<Vec<OutcomeRow>> {
+    outcomes_since(db, Timestamp(i64::MIN), limit)
+}
+
 /// Forgets outcomes older than the retention. Remembers up to where, so that a late reader is told.
 pub fn purge_outcomes(db: &Connection, now: Timestamp, retention: Duration) -> Result<u64> {
     let before = now.minus(retention);
@@ -942,6 +988,11 @@ pub fn wishes(db: &Connection) -> Result<Vec<WishRow>> {
         }
     }
     Ok(wishes)
+}
+
+/// Whether a wish was not taken yet.
+pub fn wish_waits(db: &Connection, id: i64) -> Result<bool> {
+    db.query_row("select exists (select 1 from wish where id = ?1)", [id], |row| row.get(0)).named("wish_waits")
 }
 
 /// Takes the wish away and leaves the audit row: who, when, what, and what came of it.

@@ -20,8 +20,6 @@ pub enum StoreError {
     },
     #[error("the store {} has schema {found}, but this program knows only {known}", path.display())]
     Newer { path: PathBuf, found: u32, known: u32 },
-    #[error("the store {} has no tables yet", path.display())]
-    NotMadeYet { path: PathBuf },
     #[error("the store {} is in use by {holder}", path.display())]
     InUse { path: PathBuf, holder: String },
     #[error("migrating the store {} to schema {to}", path.display())]
@@ -54,7 +52,7 @@ pub enum StoreError {
 impl StoreError {
     pub fn disposition(&self) -> Disposition {
         match self {
-            StoreError::DiskFull(_) | StoreError::Refused { .. } | StoreError::NotMadeYet { .. } => Disposition::Retry,
+            StoreError::DiskFull(_) | StoreError::Refused { .. } => Disposition::Retry,
             StoreError::Open { .. }
             | StoreError::Newer { .. }
             | StoreError::InUse { .. }
@@ -71,7 +69,6 @@ impl StoreError {
                 format!("check owner and rights: ls -l {}", path.display())
             }
             StoreError::Newer { .. } => "install the newer program again, or restore a backup: homeward store info".into(),
-            StoreError::NotMadeYet { .. } => "the agent makes them when it starts: homeward run".into(),
             StoreError::InUse { .. } => "stop the other agent first: systemctl stop homeward".into(),
             StoreError::Migrate { .. } => "the copy made before is beside it; check it: homeward store verify".into(),
             StoreError::DiskFull(_) => "free some space (df -h); it goes on by itself".into(),

@@ -45,7 +45,7 @@ pub fn writer(kind: Kind, state_dir: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-/// Opens for reading. The file must exist, have its tables, and be of a schema we know.
+/// Opens for reading. The file must exist and be of a schema we know.
 pub fn reader(kind: Kind, state_dir: &Path) -> Result<Connection, StoreError> {
     let path = kind.path(state_dir);
     // Read-write at the file level lets SQLite set up the shared memory of the WAL; query_only keeps it a reader.
@@ -55,10 +55,6 @@ pub fn reader(kind: Kind, state_dir: &Path) -> Result<Connection, StoreError> {
         .execute_batch("pragma query_only = on; pragma cache_size = -4096; pragma temp_store = memory;")
         .map_err(|cause| StoreError::Open { path: path.clone(), cause })?;
     migrate::refuse_newer(kind, &path, &connection)?;
-    // A file comes before its tables: whoever looks in between is to look again.
-    if migrate::version(&path, &connection)? == 0 {
-        return Err(StoreError::NotMadeYet { path });
-    }
     Ok(connection)
 }
 
@@ -100,6 +96,12 @@ pub fn lock(state_dir: &Path) -> Result<Lock, StoreError> {
     Ok(Lock { _file: file })
 }
 
+/// Whether an agent owns the stores now. The lock taken to find out is given back at once.
+pub fn is_locked(state_dir: &Path) -> bool {
+    File::open(state_dir.join("homeward.lock"))
+        .is_ok_and(|file| matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)))
+}
+
 /// A whole copy, taken while the agent runs (SQLite's `VACUUM INTO`). Refuses to overwrite.
 pub fn backup(kind: Kind, state_dir: &Path, into: &Path) -> Result<(), StoreError> {
     let connection = reader(kind, state_dir)?;
@@ -126,7 +128,9 @@ mod tests {
         let held = lock(dir.path()).unwrap();
         let error = lock(dir.path()).unwrap_err().to_string();
         assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+        assert!(is_locked(dir.path()));
         drop(held);
+        assert!(!is_locked(dir.path()));
         lock(dir.path()).unwrap();
     }
 
@@ -138,16 +142,6 @@ mod tests {
             let error = result.unwrap_err();
             assert!(matches!(error, StoreError::Newer { found: 999, .. }), "{error}");
         }
-    }
-
-    #[test]
-    fn a_store_without_tables_is_not_read_yet() {
-        let dir = tempfile::tempdir().unwrap();
-        File::create(Kind::Directory.path(dir.path())).unwrap();
-        let error = reader(Kind::Directory, dir.path()).unwrap_err();
-        assert!(matches!(error, StoreError::NotMadeYet { .. }), "{error}");
-        writer(Kind::Directory, dir.path()).unwrap();
-        reader(Kind::Directory, dir.path()).unwrap();
     }
 
     #[test]

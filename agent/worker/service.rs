@@ -85,9 +85,9 @@ impl Service {
     /// Runs until asked to stop. Called on a thread of its own: SQLite waits for the disk.
     pub fn run(mut self, runtime: &tokio::runtime::Handle) -> Result<(), StoreError> {
         let mut feed = loop {
-            match Feed::open(&self.state_dir) {
+            match Feed::open(&self.state_dir).and_then(|feed| feed.epoch().map(|_| feed)) {
                 Ok(feed) => break feed,
-                // The poller makes the file when it starts.
+                // The poller makes the file and its tables when it starts.
                 Err(_) if !*self.stop.borrow() => std::thread::sleep(Duration::from_millis(5)),
                 Err(error) => return Err(error),
             }
@@ -113,7 +113,14 @@ impl Service {
                 purged_at = now;
             }
 
-            let (changes, through, at_end) = self.read(&mut feed)?;
+            let (changes, through, at_end) = match self.read(&mut feed) {
+                Ok(page) => page,
+                Err(error) => {
+                    lines::loop_held("worker", &crate::error::chain(&error), &error.hint().0);
+                    std::thread::sleep(STORE_RETRY);
+                    continue;
+                }
+            };
             self.ask_first(&changes, runtime, &mut pending, &asked, now);
             let due = next_at.is_some_and(|at: Timestamp| at <= now);
             if busy || wished || due || through.is_some() || !pending.is_empty() {

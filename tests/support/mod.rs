@@ -6,6 +6,7 @@
 // decide/ has no clock; a test has.
 #![allow(clippy::disallowed_methods)]
 
+pub mod agent;
 pub mod company;
 pub mod dns;
 pub mod http;

@@ -72,7 +72,7 @@ mod base64_bytes {
 }
 
 /// What a source promises with the rights the account has; `status` and `check` print it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Guarantees {
     /// "at once", "by sweep only", …
     pub deletes: String,

@@ -48,6 +48,9 @@ pub struct SearchShape {
     pub filter: String,
     /// Named one by one; `entryUUID` is added.
     pub attributes: Vec<String>,
+    /// What entries are to us: user filter and named groups. Not sent; but whoever was turned away by another filter is
+    /// not sent again either.
+    pub meaning: String,
 }
 
 impl SearchShape {
@@ -57,7 +60,8 @@ impl SearchShape {
         attributes.sort();
         attributes.dedup();
         let mut hash = Sha256::new();
-        for part in [SOURCE, &normalized_dn(&self.base), &self.filter, &attributes.join(" "), &normalized_dn(account)] {
+        let (base, account, attributes) = (normalized_dn(&self.base), normalized_dn(account), attributes.join(" "));
+        for part in [SOURCE, &base, &self.filter, &attributes, &account, &self.meaning] {
             hash.update(part.len().to_be_bytes());
             hash.update(part);
         }
@@ -444,6 +448,7 @@ mod tests {
             base: "dc=X".into(),
             filter: WIDEST_FILTER.into(),
             attributes: vec!["cn".into(), "Mail".into()],
+            meaning: "(objectClass=person)".into(),
         };
         let same = SearchShape { base: "DC=x".into(), attributes: vec!["mail".into(), "CN".into()], ..shape.clone() };
         assert_eq!(shape.fingerprint("cn=a,dc=x"), same.fingerprint("CN=a, dc=x"));
@@ -451,6 +456,7 @@ mod tests {
             SearchShape { base: "dc=y".into(), ..shape.clone() },
             SearchShape { filter: "(cn=*)".into(), ..shape.clone() },
             SearchShape { attributes: vec!["cn".into()], ..shape.clone() },
+            SearchShape { meaning: "(objectClass=device)".into(), ..shape.clone() },
         ];
         for other in others {
             assert_ne!(shape.fingerprint("cn=a"), other.fingerprint("cn=a"));

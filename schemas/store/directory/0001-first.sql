@@ -34,3 +34,14 @@ create table membership (
     primary key (group_dn, member_dn)
 ) strict, without rowid;
 create index membership_member on membership (member_dn);
+
+-- What the poller still has to read again, because servers do not tell it: stored with the change that gave rise to it.
+-- Subtrees of containers that moved, came or went; DNs as the server writes them.
+create table moved (id integer primary key, old_dn text, new_dn text) strict;
+-- Users who joined (1) or left (0) a group where the server keeps memberOf; DNs normalized.
+create table reread (
+    member_dn text    not null,
+    group_dn  text    not null,
+    is_member integer not null,
+    primary key (member_dn, group_dn)
+) strict, without rowid;

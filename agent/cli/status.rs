@@ -1,0 +1,205 @@
+//! `status`: how things stand, on one screen, from the stores alone.
+
+use super::context::Context;
+use super::home::{self, HomeView};
+use super::print::{Colour, count, moment, or_dash, printable, span};
+use super::{CliError, FINE, HELD, PROBLEMS, problem};
+use crate::config::Mode;
+use crate::directory::source::Guarantees;
+use crate::feed::PollerStatus;
+use crate::intake::Suspect;
+use crate::model::{Fleet, Status};
+use crate::store::enablement as db;
+use crate::store::open;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// The status document; the fields are stable. The same is served over HTTP.
+#[derive(Serialize)]
+pub struct StatusView {
+    pub mode: Mode,
+    /// An agent holds the stores now.
+    pub running: bool,
+    pub source: SourceView,
+    pub queue: QueueView,
+    /// Users by status.
+    pub users: BTreeMap<&'static str, u64>,
+    pub homes: Vec<HomeView>,
+    /// Problems that want a person.
+    pub problems: u64,
+    /// Changes that the guard holds.
+    pub held: u64,
+    /// The hash that `approve` takes.
+    pub held_hash: Option<String>,
+    pub suspect: Option<Suspect>,
+    pub version: &'static str,
+}
+
+#[derive(Serialize)]
+pub struct SourceView {
+    pub kind: Option<String>,
+    pub server: Option<String>,
+    pub state: String,
+    pub guarantees: Option<Guarantees>,
+    pub last_change_at: Option<String>,
+    /// 0: everything that was heard is decided. Else the time since the last change was heard: a lower bound.
+    pub lag_ms: u64,
+    /// Users in the directory, as far as the log goes.
+    pub users: u64,
+}
+
+#[derive(Serialize)]
+pub struct QueueView {
+    pub kind: &'static str,
+    /// Changed users whom the worker has not looked at.
+    pub behind: u64,
+    /// Users whose entry is to be written.
+    pub to_write: u64,
+}
+
+pub fn status(c: &mut Context) -> Result<u8, CliError> {
+    let db = c.enablement()?;
+    let fleet = c.world(&db)?.fleet;
+    let (poller, behind) = match c.feed()? {
+        Some(feed) => (Some(feed.status()?), feed.behind(db::cursor(&db)?)?),
+        None => (None, 0),
+    };
+    let plan = problem::held_plan(c, &db)?;
+    let view = StatusView {
+        mode: c.config.agent.mode,
+        running: open::is_locked(c.state_dir()),
+        source: source(c, poller.as_ref(), behind),
+        queue: QueueView { kind: "embedded", behind, to_write: db::intent_count(&db)? },
+        users: db::status_counts(&db)?.into_iter().map(|(status, count)| (status.as_str(), count)).collect(),
+        homes: fleet.homes.iter().map(HomeView::of).collect(),
+        problems: db::open_problem_count(&db)?,
+        held: plan.as_ref().map_or(0, |plan| plan.changes.len() as u64),
+        held_hash: plan.map(|plan| plan.hash),
+        suspect: poller.and_then(|poller| poller.suspect),
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    drop(db);
+    if c.out.json {
+        c.out.document(&view)?;
+    } else {
+        show(c, &view, &fleet)?;
+    }
+    Ok(match (view.held > 0 || view.suspect.is_some(), view.problems > 0) {
+        (true, _) => HELD,
+        (false, true) => PROBLEMS,
+        (false, false) => FINE,
+    })
+}
+
+fn source(c: &Context, poller: Option<&PollerStatus>, behind: u64) -> SourceView {
+    let status = poller.and_then(|poller| poller.source.as_ref());
+    let last_change_at = poller.and_then(|poller| poller.last_change_at);
+    SourceView {
+        kind: status.map(|status| status.kind.clone()),
+        server: status.map(|status| status.server.clone()),
+        state: status.map_or_else(|| "nothing heard yet".into(), |status| status.state.clone()),
+        guarantees: status.map(|status| status.guarantees.clone()),
+        last_change_at: last_change_at.map(|at| at.to_string()),
+        lag_ms: match (behind, last_change_at) {
+            (1.., Some(at)) => c.now.since(at).as_millis() as u64,
+            _ => 0,
+        },
+        users: poller.map_or(0, |poller| poller.present),
+    }
+}
+
+fn users_with(view: &StatusView, status: Status) -> u64 {
+    view.users.get(status.as_str()).copied().unwrap_or_default()
+}
+
+/// How things stand, in sentences, the most urgent first.
+fn sentences(view: &StatusView) -> Vec<(Colour, String)> {
+    let mut said = Vec::new();
+    if view.mode == Mode::Observe {
+        let would = count(users_with(view, Status::Planned), "user");
+        said.push((Colour::Doubt, format!("observing: {would} would be enabled; set mode = \"enforce\"")));
+    }
+    if let Some(suspect) = &view.suspect {
+        let text = format!(
+            "{} of {} users are absent at once: nobody is told until they are seen again, or: homeward approve {}",
+            suspect.count, suspect.present, suspect.hash
+        );
+        said.push((Colour::Bad, text));
+    }
+    if let Some(hash) = &view.held_hash {
+        let text = format!(
+            "the guard holds {}: homeward problem show guard, then: homeward approve {hash}",
+            count(view.held, "change")
+        );
+        said.push((Colour::Bad, text));
+    }
+    if view.problems > 0 {
+        let text = format!(
+            "{} want{} a person: homeward problem list",
+            count(view.problems, "user"),
+            if view.problems == 1 { "s" } else { "" }
+        );
+        said.push((Colour::Bad, text));
+    }
+    if !view.running {
+        said.push((Colour::Doubt, "no agent runs here; this is how things stood: homeward run".into()));
+    } else if view.queue.behind > 0 || view.queue.to_write > 0 {
+        let text = format!(
+            "at work: {} to look at, {} to write",
+            count(view.queue.behind, "user"),
+            count(view.queue.to_write, "entry").replace("entrys", "entries")
+        );
+        said.push((Colour::Good, text));
+    }
+    if said.is_empty() {
+        let text = match users_with(view, Status::Enabled) {
+            0 => "all is quiet".to_owned(),
+            enabled => format!("all is well: {} enabled", count(enabled, "user")),
+        };
+        said.push((Colour::Good, text));
+    }
+    said
+}
+
+fn show(c: &mut Context, view: &StatusView, fleet: &Fleet) -> Result<(), CliError> {
+    for (colour, text) in sentences(view) {
+        let text = c.out.paint(colour, &printable(&text));
+        c.out.line(text)?;
+    }
+    c.out.line("")?;
+    let source = &view.source;
+    c.out.line(format_args!(
+        "source   {} at {}: {}",
+        printable(&or_dash(source.kind.as_deref())),
+        printable(&or_dash(source.server.as_deref())),
+        printable(&source.state)
+    ))?;
+    if let Some(guarantees) = &source.guarantees {
+        let Guarantees { deletes, moves, latency } = guarantees;
+        let text = format!("deletes {deletes}; moves {moves}; latency {latency}");
+        c.out.line(format_args!("         {}", printable(&text)))?;
+    }
+    let changed = source.last_change_at.as_deref().and_then(crate::model::Timestamp::from_rfc3339);
+    let changed = changed.map_or("none yet".into(), |at| format!("{} ({} ago)", moment(at), span(c.now.since(at))));
+    c.out.line(format_args!("         {}; last change {changed}", count(source.users, "user")))?;
+    c.out.line(format_args!(
+        "queue    {}: {} behind{}, {} to write",
+        view.queue.kind,
+        view.queue.behind,
+        if source.lag_ms > 0 {
+            format!(" (at least {})", span(std::time::Duration::from_millis(source.lag_ms)))
+        } else {
+            String::new()
+        },
+        view.queue.to_write
+    ))?;
+    let users: Vec<String> = Status::ALL
+        .iter()
+        .filter_map(|status| view.users.get(status.as_str()).map(|count| format!("{count} {status}")))
+        .collect();
+    let users = if users.is_empty() { "none yet".into() } else { users.join(", ") };
+    c.out.line(format_args!("users    {users}"))?;
+    c.out.line(format_args!("problems {}", view.problems))?;
+    c.out.line("")?;
+    home::table(fleet).show(&mut c.out)
+}

@@ -1,0 +1,194 @@
+//! The thread that owns intake: whatever is to be stored passes here, one after the other. It never talks to the
+//! directory. After a batch that could not be stored it takes none until the next refresh begins: a later cursor would
+//! cover what was lost.
+
+use super::Seen;
+use crate::directory::source::{Batch, Presence};
+use crate::intake::{Intake, Taken};
+use crate::model::Timestamp;
+use crate::store::StoreError;
+use crate::telemetry::lines;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+/// Jobs that wait for the thread. Few: in a refresh it is the store that sets the pace.
+const JOBS_WAITING: usize = 2;
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+
+pub(super) enum Job {
+    Begin(Begin),
+    /// With the time it was heard.
+    Take(Batch, Timestamp),
+    Visit(Box<dyn FnOnce(&mut Intake) + Send>),
+}
+
+/// A refresh begins.
+pub(super) struct Begin {
+    /// From a cursor rather than from nothing.
+    pub resumed: bool,
+    /// Told why a batch could not be stored; none is taken after that.
+    pub fault: oneshot::Sender<StoreError>,
+}
+
+/// A handle of the thread. It ends, with all stored that was handed over, when every handle is dropped.
+#[derive(Clone)]
+pub(super) struct Keeper {
+    jobs: mpsc::Sender<Job>,
+    /// Rung when there is something to look up.
+    pub errands: Arc<Notify>,
+}
+
+/// The thread is gone: it panicked.
+#[derive(Debug, thiserror::Error)]
+#[error("the thread that writes directory.db is gone")]
+pub struct KeeperGone;
+
+impl Keeper {
+    /// The receiver hears when the thread has ended.
+    pub fn start(intake: Intake, seen: Arc<watch::Sender<Seen>>) -> std::io::Result<(Keeper, oneshot::Receiver<()>)> {
+        let (jobs, waiting) = mpsc::channel(JOBS_WAITING);
+        let (ended, ending) = oneshot::channel();
+        let errands = Arc::new(Notify::new());
+        let desk = Desk { intake, seen, errands: errands.clone(), pass: None, suspect: None };
+        std::thread::Builder::new().name("intake".into()).spawn(move || {
+            desk.run(waiting);
+            let _ = ended.send(());
+        })?;
+        Ok((Keeper { jobs, errands }, ending))
+    }
+
+    pub async fn begin(&self, begin: Begin) -> Result<(), KeeperGone> {
+        self.jobs.send(Job::Begin(begin)).await.map_err(|_| KeeperGone)
+    }
+
+    /// Room for one job. Cancel-safe.
+    pub async fn room(&self) -> Result<mpsc::Permit<'_, Job>, KeeperGone> {
+        self.jobs.reserve().await.map_err(|_| KeeperGone)
+    }
+
+    /// Does something with intake, in its turn.
+    pub async fn with<T: Send + 'static>(
+        &self,
+        visit: impl FnOnce(&mut Intake) -> T + Send + 'static,
+    ) -> Result<T, KeeperGone> {
+        let (answer, answered) = oneshot::channel();
+        let visit = Box::new(move |intake: &mut Intake| drop(answer.send(visit(intake))));
+        self.jobs.send(Job::Visit(visit)).await.map_err(|_| KeeperGone)?;
+        answered.await.map_err(|_| KeeperGone)
+    }
+}
+
+/// The thread's own side.
+struct Desk {
+    intake: Intake,
+    seen: Arc<watch::Sender<Seen>>,
+    errands: Arc<Notify>,
+    /// `None`: no batch is taken.
+    pass: Option<Pass>,
+    /// The hash of the suspicion that was told last.
+    suspect: Option<String>,
+}
+
+/// A refresh, and the live changes after it.
+struct Pass {
+    begin: Begin,
+    started: Instant,
+    told: Instant,
+    users: u64,
+    changed: u64,
+}
+
+impl Desk {
+    fn run(mut self, mut waiting: mpsc::Receiver<Job>) {
+        self.suspect = self.intake.suspect().map(|suspect| suspect.hash.clone());
+        self.show(|_| {});
+        while let Some(job) = waiting.blocking_recv() {
+            match job {
+                Job::Begin(begin) => {
+                    self.intake.begin_refresh(begin.resumed);
+                    let now = Instant::now();
+                    self.pass = Some(Pass { begin, started: now, told: now, users: 0, changed: 0 });
+                    self.show(|seen| (seen.users, seen.live) = (0, false));
+                }
+                Job::Take(batch, heard) => self.take(batch, heard),
+                Job::Visit(visit) => {
+                    visit(&mut self.intake);
+                    self.show(|_| {});
+                }
+            }
+            self.tell_suspect();
+        }
+    }
+
+    fn take(&mut self, batch: Batch, heard: Timestamp) {
+        let Some(pass) = &mut self.pass else { return };
+        let (refresh, complete) = (batch.refresh, batch.complete);
+        let started = Instant::now();
+        let taken = match self.intake.take(batch, heard) {
+            Ok(taken) => taken,
+            Err(error) => {
+                if let Some(pass) = self.pass.take() {
+                    let _ = pass.begin.fault.send(error);
+                }
+                return;
+            }
+        };
+        let changes = taken.created + taken.changed + taken.removed;
+        lines::batch_stored(changes, started.elapsed());
+        for unreadable in &taken.unreadable {
+            lines::source_entry_unreadable(unreadable.key, &unreadable.problem);
+        }
+        if refresh {
+            pass.users += taken.created + taken.changed + taken.unchanged;
+            pass.changed += changes;
+        }
+        if complete.is_some() {
+            if complete == Some(Presence::Everything) && !pass.begin.resumed {
+                lines::source_refreshed(pass.users, pass.changed, pass.started.elapsed());
+            }
+        } else if refresh && !pass.begin.resumed && pass.told.elapsed() >= PROGRESS_EVERY {
+            pass.told = Instant::now();
+            lines::source_refresh_progress(pass.users);
+        }
+        let users = pass.users;
+        self.show(|seen| {
+            seen.users = users;
+            seen.refreshed |= complete.is_some();
+            seen.live |= complete.is_some();
+            if complete.is_some() {
+                seen.held = None;
+            }
+        });
+        self.send_on_errands(&taken);
+    }
+
+    fn send_on_errands(&self, taken: &Taken) {
+        if !taken.to_prove.is_empty() || !taken.containers.is_empty() || !taken.groups.is_empty() {
+            self.errands.notify_one();
+        }
+    }
+
+    fn show(&self, change: impl FnOnce(&mut Seen)) {
+        let head = self.intake.head();
+        self.seen.send_if_modified(|seen| {
+            let before = seen.clone();
+            seen.head = head;
+            change(seen);
+            *seen != before
+        });
+    }
+
+    fn tell_suspect(&mut self) {
+        let suspect = self.intake.suspect();
+        let hash = suspect.map(|suspect| suspect.hash.clone());
+        if hash == self.suspect {
+            return;
+        }
+        match suspect {
+            Some(suspect) => lines::source_suspect(suspect.count, suspect.limit, &suspect.hash),
+            None => lines::source_suspect_ended("they were seen again, or their removal was approved"),
+        }
+        self.suspect = hash;
+    }
+}

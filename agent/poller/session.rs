@@ -1,0 +1,319 @@
+//! One connection's life: connect, learn what directory it is, prove what was left open, read groups and those who carry
+//! our values, then follow the changes until something ends it. It never starts again: the loop in `mod` does.
+
+use super::errands::Errands;
+use super::keeper::{Begin, Job, Keeper, KeeperGone};
+use super::world::{self, World};
+use super::{bearable, tell};
+use crate::config::Config;
+use crate::directory::connect::{ConnectError, Endpoint};
+use crate::directory::lookup::{self, LookupError};
+use crate::directory::source::scan::Scan;
+use crate::directory::source::syncrepl::{SOURCE, Syncrepl};
+use crate::directory::source::{Batch, Change, SourceError};
+use crate::directory::stream::{Scope, StreamError};
+use crate::error::{Disposition, Hint};
+use crate::model::{Timestamp, normalized_dn};
+use crate::store::StoreError;
+use crate::telemetry::lines;
+use std::collections::{BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// Live changes in one transaction. One that comes alone is stored alone, at once.
+const CHANGES_IN_ONE: usize = 5_000;
+/// Live changes that wait for the store. The socket is read that far whatever the store does, because slapd keeps what
+/// is not read in its own memory, without a limit.
+const CHANGES_WAITING: usize = 50_000;
+/// The store takes nothing for so long: the connection is given up, and taken up again from the cursor.
+const STALLED_AFTER: Duration = Duration::from_secs(10);
+const GROUPS: &str = "(|(objectClass=groupOfNames)(objectClass=groupOfUniqueNames))";
+
+/// How a session ended without fault.
+pub(super) enum Ended {
+    /// The whole directory is to be compared; why.
+    SweepDue(&'static str),
+}
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Fault {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Gone(#[from] KeeperGone),
+    #[error("the store took nothing for {after:.0?}, and {behind} changes wait")]
+    Stalled { behind: u64, after: Duration },
+    #[error("{url} is a directory of the kind {flavour} ({why}), which this release does not serve")]
+    Flavour { url: String, flavour: String, why: String },
+    #[error("{url} does not offer content synchronization (RFC 4533)")]
+    NoSync { url: String },
+    #[error("{url} holds nothing at {base}")]
+    NoContext { url: String, base: String },
+    #[error("the filter {filter} cannot be used: {problem}")]
+    Filter { filter: String, problem: String },
+}
+
+impl Fault {
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Fault::Connect(cause) => cause.disposition(),
+            Fault::Lookup(cause) => cause.disposition(),
+            Fault::Stream(cause) => cause.disposition(),
+            Fault::Source(cause) => cause.disposition(),
+            Fault::Store(cause) => cause.disposition(),
+            Fault::Stalled { .. } => Disposition::Retry,
+            Fault::Gone(_)
+            | Fault::Flavour { .. }
+            | Fault::NoSync { .. }
+            | Fault::NoContext { .. }
+            | Fault::Filter { .. } => Disposition::Hold,
+        }
+    }
+
+    pub fn hint(&self) -> Hint {
+        Hint(match self {
+            Fault::Connect(cause) => return cause.hint(),
+            Fault::Lookup(cause) => return cause.hint(),
+            Fault::Stream(cause) => return cause.hint(),
+            Fault::Source(cause) => return cause.hint(),
+            Fault::Store(cause) => return cause.hint(),
+            Fault::Gone(_) => "see: journalctl -u homeward".into(),
+            Fault::Stalled { .. } => {
+                "see whether the disk is busy (iostat -x 1) or somebody holds the store: homeward store info".into()
+            }
+            Fault::Flavour { .. } => {
+                "set [directory] flavour if it is another kind in truth, then: homeward check".into()
+            }
+            Fault::NoSync { .. } => {
+                "slapd.conf: overlay syncprov (cn=config: olcOverlay=syncprov), then: homeward check".into()
+            }
+            Fault::NoContext { .. } => "correct [directory] base, then: homeward check".into(),
+            Fault::Filter { .. } => "correct it, then: homeward check".into(),
+        })
+    }
+}
+
+/// How a session is to begin.
+pub(super) struct Plan {
+    /// Read everything, for this reason, whatever cursor there is.
+    pub full: Option<String>,
+    /// When this process last began a sweep.
+    pub swept: Option<Instant>,
+}
+
+pub(super) async fn run(config: &Config, url: &str, keeper: &Keeper, plan: &Plan) -> Result<Ended, Fault> {
+    let directory = &config.directory;
+    let endpoint = Endpoint::parse(url, &directory.tls, directory.allow_plaintext)?;
+    let mut ldap = world::connect(directory, &endpoint).await?;
+    let world = World::read(config, &endpoint, &mut ldap).await?;
+    let (shape, groups) = (world.shape(), world.groups.clone());
+    keeper.with(move |intake| intake.follow(shape, groups)).await??;
+
+    let mut errands = Errands::new(&world, directory, keeper, ldap);
+    errands.all_at_start().await?;
+    read_groups(&world, keeper, &mut errands).await?;
+    if keeper.with(|intake| intake.needs_carriers()).await?? {
+        read_carriers(&world, keeper).await?;
+    }
+    let cursor = match plan.full {
+        Some(_) => None,
+        None => keeper.with(|intake| intake.cursor()).await?,
+    };
+    let sync = Syncrepl::start(&world.access, &world.search, cursor.as_ref()).await?;
+    let why_full = match (&plan.full, cursor) {
+        _ if sync.resumed() => None,
+        (Some(why), _) => Some(why.as_str()),
+        (None, Some(_)) => Some("what is searched has changed"),
+        (None, None) => Some("there is no position to go on from"),
+    };
+    if why_full.is_some() {
+        keeper.with(|intake| intake.forget_rereads()).await??;
+    }
+    let connected = || {
+        lines::source_connected(url, SOURCE, &world.why);
+        why_full.map(lines::source_refresh_started);
+    };
+    told(tell(keeper, url, "refreshing", Some(world.guarantees())).await)?;
+    tokio::select! {
+        ended = follow(sync, keeper, connected, sweep_at(config, keeper, plan).await?, url) => ended,
+        ended = errands.run() => ended,
+    }
+}
+
+/// Telling is not worth a session, unless the store is beyond repair.
+fn told(outcome: Result<(), super::PollerError>) -> Result<(), Fault> {
+    match outcome {
+        Ok(()) => Ok(()),
+        Err(super::PollerError::Store(error)) => Err(Fault::Store(error)),
+        Err(super::PollerError::Gone(gone)) => Err(Fault::Gone(gone)),
+        Err(super::PollerError::Thread(_)) => Err(Fault::Gone(KeeperGone)),
+    }
+}
+
+async fn sweep_at(config: &Config, keeper: &Keeper, plan: &Plan) -> Result<tokio::time::Instant, Fault> {
+    let interval = config.directory.sweep_interval;
+    let now = Instant::now();
+    let by_store = match bearable(keeper.with(|intake| intake.swept_at()).await?)?.flatten() {
+        Some(at) => now + interval.saturating_sub(Timestamp::now().since(at)),
+        // This session begins with one.
+        None => now + interval,
+    };
+    // A sweep that found too many missing is not entered in the store, and not begun again at once either.
+    Ok(plan.swept.map_or(by_store, |swept| by_store.max(swept + interval)).into())
+}
+
+/// Reads on until something ends it. In a refresh the store sets the pace; afterwards the socket is drained at once,
+/// and what comes while the store is busy goes into its next transaction.
+async fn follow(
+    mut sync: Syncrepl,
+    keeper: &Keeper,
+    connected: impl FnOnce(),
+    sweep_at: tokio::time::Instant,
+    url: &str,
+) -> Result<Ended, Fault> {
+    let (fault, mut faulty) = oneshot::channel();
+    keeper.begin(Begin { resumed: sync.resumed(), fault }).await?;
+    let mut waiting = Waiting::default();
+    let mut connected = Some(connected);
+    let mut live = false;
+    loop {
+        let stalled_at = waiting.since.map(|since| since + STALLED_AFTER);
+        tokio::select! {
+            biased;
+            error = &mut faulty => return Err(error.map_or(Fault::Gone(KeeperGone), Fault::Store)),
+            room = keeper.room(), if !waiting.batches.is_empty() => {
+                if let Some((batch, heard)) = waiting.pop() {
+                    let completes = batch.complete.is_some();
+                    room?.send(Job::Take(batch, heard));
+                    if completes {
+                        live = true;
+                        told(tell(keeper, url, "live", None).await)?;
+                    }
+                }
+            }
+            batch = sync.next(), if waiting.has_room() => {
+                waiting.push(batch?);
+                if let Some(connected) = connected.take() {
+                    connected();
+                }
+            }
+            () = at(stalled_at) => {
+                return Err(Fault::Stalled { behind: waiting.changes as u64, after: STALLED_AFTER });
+            }
+            () = tokio::time::sleep_until(sweep_at), if live => return Ok(Ended::SweepDue("the sweep is due")),
+        }
+    }
+}
+
+async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Heard, and not yet handed to the store.
+#[derive(Default)]
+struct Waiting {
+    /// With the time when its first change was heard.
+    batches: VecDeque<(Batch, Timestamp)>,
+    changes: usize,
+    /// The store has taken nothing since.
+    since: Option<Instant>,
+}
+
+impl Waiting {
+    fn has_room(&self) -> bool {
+        match self.batches.back() {
+            Some((last, _)) if last.refresh => false,
+            _ => self.changes < CHANGES_WAITING,
+        }
+    }
+
+    fn push(&mut self, batch: Batch) {
+        self.changes += batch.changes.len();
+        self.since.get_or_insert_with(Instant::now);
+        match self.batches.back_mut() {
+            Some((last, _)) if !last.refresh && !batch.refresh && last.changes.len() < CHANGES_IN_ONE => {
+                last.changes.extend(batch.changes);
+                last.cursor = batch.cursor.or(last.cursor.take());
+            }
+            _ => self.batches.push_back((batch, Timestamp::now())),
+        }
+    }
+
+    fn pop(&mut self) -> Option<(Batch, Timestamp)> {
+        let next = self.batches.pop_front()?;
+        self.changes -= next.0.changes.len();
+        self.since = (!self.batches.is_empty()).then(Instant::now);
+        Some(next)
+    }
+}
+
+/// What the groups that rules name hold now. Those below the base are followed from then on; others are read again with
+/// each session and each sweep.
+async fn read_groups(world: &World, keeper: &Keeper, errands: &mut Errands<'_>) -> Result<(), Fault> {
+    let attributes: Vec<String> = ["objectClass", "member", "uniqueMember"].map(String::from).to_vec();
+    let mut found = Vec::new();
+    if world.groups.named.values().any(|nested| *nested) {
+        let mut scan = Scan::start(&world.access, &world.naming_context, Scope::Subtree, GROUPS, &attributes).await?;
+        while let Some(changes) = scan.next().await? {
+            found.extend(changes);
+        }
+    } else {
+        let names: Vec<&str> = attributes.iter().map(String::as_str).collect();
+        for group in &world.named_groups {
+            if let Some(entry) = lookup::by_dn(errands.ldap().await?, group, &names).await? {
+                found.push(Change::Entry(entry));
+            }
+        }
+    }
+    let (inside, outside): (Vec<Change>, Vec<Change>) =
+        found.into_iter().partition(|change| matches!(change, Change::Entry(entry) if world.contains(&entry.dn)));
+    take_quietly(keeper, inside).await?;
+    for change in outside {
+        let Change::Entry(entry) = change else { continue };
+        let values = entry.values("member").iter().chain(entry.values("uniquemember"));
+        let members: BTreeSet<String> =
+            values.filter_map(|value| std::str::from_utf8(value).ok()).map(normalized_dn).collect();
+        keeper.with(move |intake| intake.set_members(&entry.dn, &members, Timestamp::now())).await??;
+    }
+    Ok(())
+}
+
+/// Before anything else of a new log: who carries our values. Their assignments are known before others are made.
+async fn read_carriers(world: &World, keeper: &Keeper) -> Result<(), Fault> {
+    if !world.carriers.is_empty() {
+        let any: String = world.carriers.iter().map(|name| format!("({name}=*)")).collect();
+        let search = &world.search;
+        let mut scan = Scan::start(
+            &world.access,
+            &search.base,
+            Scope::Subtree,
+            &format!("(&(objectClass=*)(|{any}))"),
+            &search.attributes,
+        )
+        .await?;
+        while let Some(changes) = scan.next().await? {
+            take_quietly(keeper, changes).await?;
+        }
+    }
+    keeper.with(|intake| intake.carriers_complete()).await??;
+    Ok(())
+}
+
+/// Takes what was read for other reasons than that it changed just now: nobody is waiting for these users.
+pub(super) async fn take_quietly(keeper: &Keeper, changes: Vec<Change>) -> Result<(), Fault> {
+    let batch = Batch { changes, refresh: true, ..Batch::default() };
+    keeper.with(move |intake| intake.take(batch, Timestamp::now())).await??;
+    Ok(())
+}

@@ -1,0 +1,224 @@
+//! What a connected directory is: flavour, names, scope, groups, and what it can promise. Read when a session begins.
+
+use super::session::Fault;
+use crate::config::{Config, Directory};
+use crate::decide::filter::Filter;
+use crate::directory::connect::{self, Endpoint};
+use crate::directory::entry::{MEMBER_OF, Shape, is_secret};
+use crate::directory::flavour::{self, FlavourProfile, SYNC_CONTROL};
+use crate::directory::lookup::{self, LookupError};
+use crate::directory::source::Guarantees;
+use crate::directory::source::syncrepl::{SearchShape, WIDEST_FILTER};
+use crate::directory::stream::{Access, Patience};
+use crate::intake::Groups;
+use crate::model::{is_below_or_equal, normalized_dn};
+use ldap3::{Ldap, Scope};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::time::Duration;
+
+/// For each step of connecting.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(super) struct World {
+    pub access: Access,
+    pub search: SearchShape,
+    /// Holds the base.
+    pub naming_context: String,
+    base_norm: String,
+    pub groups: Groups,
+    /// Groups that rules name, as written.
+    pub named_groups: BTreeSet<String>,
+    /// Attributes of which one is set where somebody was enabled before.
+    pub carriers: Vec<String>,
+    /// How one sees what server it is.
+    pub why: String,
+    profile: FlavourProfile,
+    records: BTreeSet<String>,
+    user_filter: Filter,
+    lockout_matters: bool,
+    sees_outside: bool,
+    /// Our own entry, if it lies in the naming context and can be read: it must stay so.
+    pub own_entry: Option<String>,
+}
+
+impl World {
+    pub async fn read(config: &Config, endpoint: &Endpoint, ldap: &mut Ldap) -> Result<World, Fault> {
+        let directory = &config.directory;
+        let root = flavour::root_dse(ldap).await?;
+        let (flavour, why) = match directory.flavour {
+            Some(flavour) => (flavour, "the configuration says so".to_owned()),
+            None => flavour::detect(&root),
+        };
+        let url = || endpoint.url.clone();
+        let profile = flavour::profile(flavour).ok_or_else(|| Fault::Flavour {
+            url: url(),
+            flavour: format!("{flavour:?}"),
+            why: why.clone(),
+        })?;
+        if !root.supports(SYNC_CONTROL) {
+            return Err(Fault::NoSync { url: url() });
+        }
+        let base = directory.base.clone();
+        let naming_context = root
+            .naming_context_of(&base)
+            .ok_or_else(|| Fault::NoContext { url: url(), base: base.clone() })?
+            .to_owned();
+        let schema = flavour::schema(ldap, &root).await?;
+        let sees_outside = lookup::sees_outside(ldap, &base, &naming_context).await?;
+        let own_entry = lookup::own_entry(ldap).await?.filter(|own| own.readable).map(|own| own.dn);
+        let own_entry = own_entry.filter(|dn| is_below_or_equal(&normalized_dn(dn), &normalized_dn(&naming_context)));
+
+        let wanted = Wanted::of(config, &profile)?;
+        let mut records = wanted.attributes;
+        let mut groups = Groups { named: wanted.groups, server_has_member_of: false };
+        if records.contains(MEMBER_OF) {
+            groups.server_has_member_of =
+                schema.attribute(MEMBER_OF).is_some() && serves_member_of(ldap, &naming_context).await?;
+            if !groups.server_has_member_of {
+                records.remove(MEMBER_OF);
+            }
+        }
+        let mut attributes: Vec<String> = records.iter().cloned().collect();
+        if !groups.named.is_empty() {
+            // Only then: a group may have a hundred thousand members.
+            attributes.extend(["member".into(), "uniquemember".into()]);
+        }
+        let mut meaning = wanted.user_filter.to_string();
+        for (group, nested) in &groups.named {
+            let _ = write!(meaning, "\n{group} {nested}");
+        }
+        let names = &config.im.write_back;
+        let carriers = [&names.home, &names.address].into_iter().filter(|name| !name.is_empty()).cloned().collect();
+        Ok(World {
+            access: access(directory, endpoint),
+            search: SearchShape { base: base.clone(), filter: WIDEST_FILTER.into(), attributes, meaning },
+            naming_context,
+            base_norm: normalized_dn(&base),
+            groups,
+            named_groups: wanted.named_groups,
+            carriers,
+            why,
+            profile,
+            records,
+            user_filter: wanted.user_filter,
+            lockout_matters: wanted.lockout_matters,
+            sees_outside,
+            own_entry,
+        })
+    }
+
+    /// What entries are to intake.
+    pub fn shape(&self) -> Shape {
+        let filter = self.user_filter.clone();
+        let records = self.records.iter().map(String::as_str);
+        let shape = Shape::new(&self.search.base, records, Box::new(move |record| filter.matches(record)));
+        match self.profile.lockout {
+            Some((attribute, value)) if !self.lockout_matters => shape.only_value(attribute, value),
+            _ => shape,
+        }
+    }
+
+    /// Whether a DN, as the server writes it, lies at or below the base.
+    pub fn contains(&self, dn: &str) -> bool {
+        is_below_or_equal(&normalized_dn(dn), &self.base_norm)
+    }
+
+    /// To ask for, one by one.
+    pub fn attributes(&self) -> Vec<&str> {
+        self.search.attributes.iter().map(String::as_str).collect()
+    }
+
+    pub fn guarantees(&self) -> Guarantees {
+        let deletes = if self.sees_outside {
+            "at once"
+        } else {
+            "at once, told as left-scope: the account does not see outside the base"
+        };
+        Guarantees { deletes: deletes.into(), moves: "at once".into(), latency: "milliseconds".into() }
+    }
+}
+
+pub(super) fn access(directory: &Directory, endpoint: &Endpoint) -> Access {
+    Access {
+        endpoint: endpoint.clone(),
+        tls: directory.tls.clone(),
+        bind: directory.bind.clone(),
+        patience: Patience::default(),
+    }
+}
+
+pub(super) async fn connect(directory: &Directory, endpoint: &Endpoint) -> Result<Ldap, Fault> {
+    Ok(connect::connect_ldap3(endpoint, directory, CONNECT_TIMEOUT).await?)
+}
+
+/// A server that knows the attribute need not keep it: somebody must have it.
+async fn serves_member_of(ldap: &mut Ldap, naming_context: &str) -> Result<bool, LookupError> {
+    match lookup::search(ldap, naming_context, Scope::Subtree, "(memberOf=*)", &["1.1"], 1).await {
+        Ok(found) => Ok(!found.is_empty()),
+        Err(LookupError::TooMany { .. }) => Ok(true),
+        Err(LookupError::NoSuchObject { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// What the configuration needs to know of a user.
+struct Wanted {
+    /// Lower case, no secrets.
+    attributes: BTreeSet<String>,
+    /// As `Groups::named`.
+    groups: BTreeMap<String, bool>,
+    named_groups: BTreeSet<String>,
+    user_filter: Filter,
+    /// Somebody other than the flavour's own filter reads the attribute that tells of lockouts.
+    lockout_matters: bool,
+}
+
+impl Wanted {
+    fn of(config: &Config, profile: &FlavourProfile) -> Result<Wanted, Fault> {
+        let parse = |text: &str| {
+            Filter::parse(text).map_err(|error| Fault::Filter { filter: text.to_owned(), problem: error.to_string() })
+        };
+        let own = &config.directory.attributes;
+        let user_filter = parse(config.directory.filter.as_deref().unwrap_or(profile.user_filter))?;
+        let mut filters = vec![(user_filter.clone(), false)];
+        for rule in &config.policies {
+            filters.push((parse(&rule.matches)?, rule.nested));
+        }
+        if let Some(disabled) = &own.disabled {
+            filters.push((parse(disabled)?, false));
+        }
+        let write_back = &config.im.write_back;
+        let mut attributes: BTreeSet<String> = [
+            "objectClass",
+            "proxyAddresses",
+            own.login.as_deref().unwrap_or(profile.login),
+            own.mail.as_deref().unwrap_or(profile.mail),
+            &write_back.address,
+            &write_back.url,
+            &write_back.home_url,
+            &write_back.home,
+            profile.password_date,
+            profile.password_reset,
+            profile.created,
+        ]
+        .into_iter()
+        .chain(own.extra.iter().map(String::as_str))
+        .map(|name| name.split(';').next().unwrap_or_default().to_ascii_lowercase())
+        .collect();
+        let (mut groups, mut named_groups) = (BTreeMap::new(), BTreeSet::new());
+        for (filter, nested) in &filters {
+            attributes.extend(filter.attributes());
+            for group in filter.named_groups() {
+                *groups.entry(normalized_dn(&group)).or_insert(false) |= *nested || filter.reads_nested_membership();
+                named_groups.insert(group);
+            }
+        }
+        let lockout_matters = profile.lockout.is_some_and(|(attribute, _)| attributes.contains(attribute));
+        if own.disabled.is_none() {
+            attributes.extend(parse(profile.disabled)?.attributes());
+        }
+        attributes.retain(|name| !name.is_empty() && !is_secret(name));
+        Ok(Wanted { attributes, groups, named_groups, user_filter, lockout_matters })
+    }
+}

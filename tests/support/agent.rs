@@ -1,0 +1,222 @@
+//! The real `homeward` binary against a fixture: its configuration, its state directory, its log. Killed when dropped.
+
+use super::slapd::{AGENT_DN, AGENT_PASSWORD, SUFFIX, Slapd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Capacities of the homes im1, im2, … and everything else as TOML.
+pub struct Agent {
+    dir: tempfile::TempDir,
+    url: String,
+    mode: String,
+    base: String,
+    homes: Vec<u32>,
+    extra: String,
+    child: Option<Child>,
+}
+
+impl Agent {
+    /// Enforce mode, three homes of 1000, SRV asked at a name server that does not exist unless `dns` names one.
+    pub fn of(slapd: &Slapd) -> Agent {
+        Agent::at(&slapd.url())
+    }
+
+    pub fn at(url: &str) -> Agent {
+        let agent = Agent {
+            dir: tempfile::tempdir().unwrap(),
+            url: url.into(),
+            mode: "enforce".into(),
+            base: SUFFIX.into(),
+            homes: vec![1000, 1000, 1000],
+            extra: String::new(),
+            child: None,
+        };
+        agent.write();
+        agent
+    }
+
+    pub fn mode(mut self, mode: &str) -> Agent {
+        self.mode = mode.into();
+        self.write();
+        self
+    }
+
+    pub fn base(mut self, base: &str) -> Agent {
+        self.base = base.into();
+        self.write();
+        self
+    }
+
+    pub fn homes(mut self, capacities: &[u32]) -> Agent {
+        self.homes = capacities.to_vec();
+        self.write();
+        self
+    }
+
+    /// More TOML: whole sections, or `[[policy]]` tables.
+    pub fn extra(mut self, toml: impl Into<String>) -> Agent {
+        self.extra = toml.into();
+        self.write();
+        self
+    }
+
+    /// Rewrites the configuration while the agent runs; `reload` makes it count.
+    pub fn set(&mut self, mode: &str, homes: &[u32], extra: &str) {
+        self.mode = mode.into();
+        self.homes = homes.to_vec();
+        self.extra = extra.into();
+        self.write();
+    }
+
+    fn write(&self) {
+        std::fs::write(self.dir.path().join("password"), AGENT_PASSWORD).unwrap();
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(self.dir.path().join("password"), std::fs::Permissions::from_mode(0o600)).unwrap();
+        let homes: String = (1..)
+            .zip(&self.homes)
+            .map(|(n, capacity)| {
+                format!("[[home]]\nid = \"im{n}\"\nhost = \"im{n}.example.com\"\ncapacity = {capacity}\n\n")
+            })
+            .collect();
+        let im =
+            if self.extra.contains("[im]") { "" } else { "[im]\ndomain = \"im.example.com\"\nmail_wait = \"0s\"\n" };
+        let dns = if self.extra.contains("[dns]") { "" } else { "[dns]\nservers = [\"127.0.0.1:9\"]\n" };
+        let text = format!(
+            "[agent]\nstate_dir = \"{}\"\nmode = \"{}\"\n\n[directory]\nurl = \"{}\"\nbase = \"{}\"\nbind_dn = \"{AGENT_DN}\"\n\
+             bind_password_file = \"password\"\n\n{homes}{im}{dns}{}",
+            self.state_dir().display(),
+            self.mode,
+            self.url,
+            self.base,
+            self.extra
+        );
+        std::fs::write(self.config(), text).unwrap();
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.dir.path().join("homeward.toml")
+    }
+
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    /// What the agent has said so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        // Cargo names the program to tests, and not to the demo, which shares this folder.
+        let mut command =
+            Command::new(option_env!("CARGO_BIN_EXE_homeward").expect("a test is built beside the program"));
+        command.arg("--config").arg(self.config()).args(arguments).env("NO_COLOR", "1").stdin(Stdio::null());
+        command
+    }
+
+    /// A verb of the command line, to its end.
+    pub fn cli(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// A verb that must succeed; what it printed.
+    pub fn say(&self, arguments: &[&str]) -> String {
+        let output = self.cli(arguments);
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.code().is_some_and(|code| code == 0 || code == 3 || code == 4),
+            "{arguments:?}: {out}{err}"
+        );
+        out.into_owned()
+    }
+
+    pub fn start(&mut self) {
+        let log = std::fs::File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
+        let child = self.command(&["run"]).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        self.child = Some(child);
+    }
+
+    /// `run --once`: to a quiet state; the exit code.
+    pub fn once(&self) -> i32 {
+        let log = std::fs::File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
+        let mut child = self.command(&["run", "--once"]).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(120);
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                return status.code().unwrap_or(-1);
+            }
+            if Instant::now() > deadline {
+                let _ = child.kill();
+                panic!("run --once does not end:\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([signal, &self.pid().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    pub fn kill9(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// SIGTERM, and how long it took to end.
+    pub fn stop(&mut self) -> Duration {
+        self.signal("-TERM");
+        let asked = Instant::now();
+        let mut child = self.child.take().unwrap();
+        while child.try_wait().unwrap().is_none() {
+            assert!(asked.elapsed() < Duration::from_secs(20), "it does not stop:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        asked.elapsed()
+    }
+
+    pub fn lose(&self, store: &str) {
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(self.state_dir().join(format!("{store}{suffix}")));
+        }
+    }
+
+    /// Waits until `enough` says so, reading the store of outcomes.
+    pub fn wait_for(&self, what: &str, mut enough: impl FnMut(&Agent) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !enough(self) {
+            assert!(Instant::now() < deadline, "{what} does not come:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// The worker's store, for reading.
+    pub fn store(&self) -> rusqlite::Connection {
+        homeward::store::open::reader(homeward::store::open::Kind::Enablement, &self.state_dir()).unwrap()
+    }
+
+    /// Users with this status, while the agent runs or not.
+    pub fn count(&self, status: &str) -> u64 {
+        if !Path::new(&self.state_dir().join("enablement.db")).exists() {
+            return 0;
+        }
+        let Ok(db) = homeward::store::open::reader(homeward::store::open::Kind::Enablement, &self.state_dir()) else {
+            return 0;
+        };
+        db.query_row("select count(*) from standing where status = ?1", [status], |row| row.get::<_, i64>(0))
+            .map_or(0, |count| count as u64)
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.kill9();
+    }
+}
