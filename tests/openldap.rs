@@ -7,10 +7,12 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use support::company::{Company, uid};
+use support::dns::Nsd;
 use support::free_port;
 
 const SUFFIX: &str = "dc=example,dc=com";
@@ -215,6 +217,37 @@ fn a_server_set_up_by_the_guide_gives_the_agent_what_it_needs_and_no_more() {
     let group = format!("dn: ou=groups,{SUFFIX}\nchangetype: modify\nadd: objectClass\nobjectClass: homewardIMUser\n");
     assert_eq!(server.agent_modifies(&group), Some(50));
     assert_eq!(server.tool("ldapdelete", &AGENT, &[&user], "").status.code(), Some(50));
+}
+
+#[test]
+fn the_agent_itself_finds_everything_as_the_guide_sets_it_up() {
+    let server = Debian::start();
+    server.follow_the_guide();
+    let company = Company::new(PEOPLE).password("s3cret-of-the-user");
+    server.must("ldapadd", &ADMIN, &[], &company.ldif());
+    let at = |name: &str| server.path(name).display().to_string();
+    fs::write(at("ldap-password"), "change-me").unwrap();
+    fs::set_permissions(at("ldap-password"), fs::Permissions::from_mode(0o600)).unwrap();
+    let nsd = Nsd::start(&[("example.com", "_rvp._tcp IN SRV 0 0 80 im\nim IN A 127.0.0.1"), ("example.org", "")]);
+    let config = format!(
+        "[agent]\nstate_dir = \"{}\"\nmode = \"enforce\"\n[directory]\nurl = \"ldap://127.0.0.1:{}\"\nbase = \
+         \"ou=people,{SUFFIX}\"\nbind_dn = \"{}\"\nbind_password_file = \"ldap-password\"\n[[home]]\nid = \
+         \"im1\"\nhost = \"im1.example.com\"\ncapacity = 1000\n[im]\ndomain = \"im.example.com\"\n[dns]\nservers = \
+         [\"{}\"]\n[digest]\nrequired = true\n",
+        at("state"),
+        server.port,
+        AGENT[2],
+        nsd.address(),
+    );
+    fs::write(at("homeward.toml"), config).unwrap();
+    let homeward = |arguments: &[&str]| {
+        must(env!("CARGO_BIN_EXE_homeward"), &[&["--config", &at("homeward.toml")], arguments].concat(), "")
+    };
+    let checked = homeward(&["check"]);
+    assert!(!checked.contains("FAIL") && !checked.contains("warn"), "{checked}");
+    homeward(&["run", "--once"]);
+    let homes = server.must("ldapsearch", &AGENT, &["-LLL", "-b", SUFFIX, "(imHomeServer=im1)", "msExchIMAddress"], "");
+    assert_eq!(homes.lines().filter(|line| line.starts_with("msExchIMAddress: ")).count(), PEOPLE);
 }
 
 #[test]

@@ -274,13 +274,13 @@ Everything goes on running. In another terminal:
   alias homeward='{program} --config {config}'
   homeward tail -f                         # what happens, as it happens; leave it open
   homeward user move {NEW_LOGIN} --to im2
-  ldapdelete {admin} uid={NEW_LOGIN},ou=people,{SUFFIX}
   homeward home drain im1                  # everybody is to move away from im1: more than the guard allows
   homeward problem show guard              # 2 s later: who would move, and how to approve that
   homeward user explain u0000000           # where one of them would move, and why
   homeward home activate im1               # … or leave them where they are
   homeward events --feed outcomes          # what other programs read
   homeward plan                            # what would change now: nothing
+  ldapdelete {admin} uid={NEW_LOGIN},ou=people,{SUFFIX}
 
 Ctrl-C ends the demo."
     );
