@@ -9,9 +9,9 @@ use crate::decide::filter::Filter;
 use crate::directory::flavour::{self, FlavourProfile};
 use crate::feed::{Feed, FeedKind};
 use crate::model::{HomeId, Presence, Standing, Timestamp, UserKey, normalized_dn};
-use crate::store::StoreError;
 use crate::store::enablement as db;
 use crate::store::open::{self, Kind};
+use crate::store::{StoreError, migrate};
 use crate::worker::{self, Settings};
 use rusqlite::Connection;
 use std::future::Future;
@@ -78,6 +78,13 @@ impl Context {
     /// The worker's store, to leave a wish in.
     pub fn enablement_writer(&self) -> Result<Connection, CliError> {
         self.require(Kind::Enablement)?;
+        // Opening migrates, and an older agent that runs must not find its tables changed.
+        let current =
+            super::store::version(Kind::Enablement, self.state_dir())? == Some(migrate::newest(Kind::Enablement));
+        if !current && open::is_locked(self.state_dir()) {
+            let holder = "an agent of an older version".into();
+            return Err(StoreError::InUse { path: self.state_dir().to_owned(), holder }.into());
+        }
         Ok(open::writer(Kind::Enablement, self.state_dir())?)
     }
 

@@ -3,7 +3,7 @@
 use super::context::{Context, each_standing};
 use super::{CliError, EventsArgs, FINE, FeedName, tail};
 use crate::feed::FeedKind;
-use crate::model::{Outcome, OutcomeKind, Sequence, Standing, Status, Timestamp};
+use crate::model::{Outcome, OutcomeKind, Sequence, Standing, Status};
 use crate::queue::event::{EnablementEvent, EnablementUser, Event, EventType, UserEvent, UserSnapshot, source_uri};
 use crate::store::enablement::{self as db, OutcomeRow};
 use rusqlite::Connection;
@@ -42,8 +42,7 @@ fn users(c: &mut Context, args: &EventsArgs, source: &str) -> Result<u8, CliErro
             };
             let user = UserSnapshot::of(row.key, &row.record, c.login(), c.mail());
             let data = UserEvent { user, changed: row.changed.clone() };
-            // The log keeps no time a row: the event is told now.
-            let mut event = Event::new(source, kind, row.key, row.sequence, Timestamp::now(), data);
+            let mut event = Event::new(source, kind, row.key, row.sequence, row.heard_at, data);
             event.snapshot = page.snapshot;
             c.out.json_line(&event)?;
         }
@@ -81,20 +80,21 @@ fn outcomes(c: &mut Context, args: &EventsArgs, source: &str) -> Result<u8, CliE
         reachable(&db, args.after, epoch_now)?;
     }
     loop {
-        let rows = db::outcomes_after(&db, seen, CHUNK)?;
-        let Some(last) = rows.last() else {
-            c.out.flush()?;
-            if !args.follow {
-                return Ok(FINE);
+        let mark = tail::Mark::of(c, &db);
+        loop {
+            let rows = db::outcomes_after(&db, seen, CHUNK)?;
+            let Some(last) = rows.last() else { break };
+            seen = last.seq;
+            for row in &rows {
+                tell(c, source, epoch_now, row)?;
             }
-            tail::follow(c, &mut db)?;
-            reachable(&db, Sequence { epoch: epoch_now, seq: seen }, epoch(&db)?)?;
-            continue;
-        };
-        seen = last.seq;
-        for row in &rows {
-            tell(c, source, epoch_now, row)?;
         }
+        c.out.flush()?;
+        if !args.follow {
+            return Ok(FINE);
+        }
+        mark.wait(c, &mut db)?;
+        reachable(&db, Sequence { epoch: epoch_now, seq: seen }, epoch(&db)?)?;
     }
 }
 

@@ -230,7 +230,7 @@ enum HomeVerb {
 
 #[derive(Subcommand, Debug)]
 enum ProblemVerb {
-    /// List problems
+    /// List problems; exits 3 if there are any
     List,
     /// Show one problem and what to do; `guard` shows the held plan
     Show {
@@ -286,6 +286,9 @@ pub fn run(cli: Cli) -> Result<u8, CliError> {
         _ => {}
     }
     let config = context::load_config(global.config.as_deref())?;
+    if global.verbose > 0 && !matches!(verb, Verb::Run { .. }) {
+        crate::telemetry::init(config.log.format, global.verbose);
+    }
     let mut context = Context::new(config, out);
     let c = &mut context;
     let code = match verb {

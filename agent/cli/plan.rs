@@ -14,6 +14,7 @@ use crate::directory::source::{Change as Heard, scan::Scan};
 use crate::directory::stream::{Access, Patience, Scope};
 use crate::directory::{Entry, lookup};
 use crate::model::*;
+use crate::probe::load;
 use crate::probe::srv::SrvResolver;
 use crate::store::enablement as db;
 use crate::store::migrate;
@@ -132,7 +133,8 @@ async fn make(c: &Context, users: &[String]) -> Result<PlanView, CliError> {
         Err(CliError::NoStore(_)) => empty_store()?,
         store => store?,
     };
-    let world = crate::worker::read_world(&store, &settings, c.now)?;
+    let mut world = crate::worker::read_world(&store, &settings, c.now)?;
+    look_at_homes(&mut world.fleet, c.now).await;
     let groups = Groups::read(&mut ldap, c, &root, &settings).await?;
     let (shape, attributes) = Shape::of_config(&c.config.directory, &profile, &settings.policy);
     let reading = if users.is_empty() {
@@ -176,6 +178,21 @@ async fn make(c: &Context, users: &[String]) -> Result<PlanView, CliError> {
         Reading { standings, unreadable: 0 }
     };
     Simulation::new(c, &settings, &store, world)?.run(reading, users.is_empty()).await
+}
+
+/// Homes of which no running agent told lately are looked at here: what was not probed takes no newcomers.
+async fn look_at_homes(fleet: &mut Fleet, now: Timestamp) {
+    for state in &mut fleet.homes {
+        if let (Some(probe), Health::Unknown) = (&state.home.probe, state.health) {
+            let up = load::healthy(probe, load::TIMEOUT).await.is_ok();
+            state.health = if up { Health::Up } else { Health::Down };
+        }
+        if let (Some(source), Online::Unknown | Online::Stale { .. }) = (&state.home.load, state.online)
+            && let Ok(users) = load::online(source, load::TIMEOUT).await
+        {
+            state.online = Online::Sample { users, assigned: state.assigned, at: now };
+        }
+    }
 }
 
 fn empty_store() -> Result<Connection, CliError> {
@@ -230,8 +247,15 @@ impl Groups {
         if named.is_empty() {
             return Ok(Groups(groups));
         }
-        let server_keeps = flavour::schema(ldap, root).await?.attribute(MEMBER_OF).is_some();
         let base = root.naming_context_of(&c.config.directory.base).unwrap_or(&c.config.directory.base);
+        // A server that knows the attribute need not keep it: somebody must have it.
+        let server_keeps = flavour::schema(ldap, root).await?.attribute(MEMBER_OF).is_some()
+            && match lookup::search(ldap, base, ldap3::Scope::Subtree, "(memberOf=*)", &["1.1"], 1).await {
+                Ok(found) => !found.is_empty(),
+                Err(lookup::LookupError::TooMany { .. }) => true,
+                Err(lookup::LookupError::NoSuchObject { .. }) => false,
+                Err(error) => return Err(error.into()),
+            };
         for (dn, nested) in named.into_iter().filter(|(_, nested)| *nested || !server_keeps) {
             let members = match lookup::group_members(ldap, base, &dn, nested).await {
                 Ok(members) => members,

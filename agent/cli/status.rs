@@ -8,7 +8,7 @@ use crate::config::Mode;
 use crate::directory::source::Guarantees;
 use crate::feed::PollerStatus;
 use crate::intake::Suspect;
-use crate::model::{Fleet, Status};
+use crate::model::{Fleet, Status, Timestamp};
 use crate::store::enablement as db;
 use crate::store::open;
 use serde::Serialize;
@@ -42,7 +42,7 @@ pub struct SourceView {
     pub state: String,
     pub guarantees: Option<Guarantees>,
     pub last_change_at: Option<String>,
-    /// 0: everything that was heard is decided. Else the time since the last change was heard: a lower bound.
+    /// How long the oldest change that the worker has not looked at has been known; 0: there is none.
     pub lag_ms: u64,
     /// Users in the directory, as far as the log goes.
     pub users: u64,
@@ -60,15 +60,19 @@ pub struct QueueView {
 pub fn status(c: &mut Context) -> Result<u8, CliError> {
     let db = c.enablement()?;
     let fleet = c.world(&db)?.fleet;
-    let (poller, behind) = match c.feed()? {
-        Some(feed) => (Some(feed.status()?), feed.behind(db::cursor(&db)?)?),
-        None => (None, 0),
-    };
+    let (mut poller, mut behind, mut unread_since) = (None, 0, None);
+    if let Some(feed) = c.feed()? {
+        let cursor = db::cursor(&db)?;
+        poller = Some(feed.status()?);
+        behind = feed.behind(cursor)?;
+        // The log is in the order of hearing. A cursor of another log is the worker's to deal with.
+        unread_since = feed.after(cursor, 1).ok().and_then(|page| page.rows.first().map(|row| row.heard_at));
+    }
     let plan = problem::held_plan(c, &db)?;
     let view = StatusView {
         mode: c.config.agent.mode,
         running: open::is_locked(c.state_dir()),
-        source: source(c, poller.as_ref(), behind),
+        source: source(c, poller.as_ref(), unread_since),
         queue: QueueView { kind: "embedded", behind, to_write: db::intent_count(&db)? },
         users: db::status_counts(&db)?.into_iter().map(|(status, count)| (status.as_str(), count)).collect(),
         homes: fleet.homes.iter().map(HomeView::of).collect(),
@@ -91,7 +95,7 @@ pub fn status(c: &mut Context) -> Result<u8, CliError> {
     })
 }
 
-fn source(c: &Context, poller: Option<&PollerStatus>, behind: u64) -> SourceView {
+fn source(c: &Context, poller: Option<&PollerStatus>, unread_since: Option<Timestamp>) -> SourceView {
     let status = poller.and_then(|poller| poller.source.as_ref());
     let last_change_at = poller.and_then(|poller| poller.last_change_at);
     SourceView {
@@ -100,10 +104,7 @@ fn source(c: &Context, poller: Option<&PollerStatus>, behind: u64) -> SourceView
         state: status.map_or_else(|| "nothing heard yet".into(), |status| status.state.clone()),
         guarantees: status.map(|status| status.guarantees.clone()),
         last_change_at: last_change_at.map(|at| at.to_string()),
-        lag_ms: match (behind, last_change_at) {
-            (1.., Some(at)) => c.now.since(at).as_millis() as u64,
-            _ => 0,
-        },
+        lag_ms: unread_since.map_or(0, |since| c.now.since(since).as_millis() as u64),
         users: poller.map_or(0, |poller| poller.present),
     }
 }
@@ -179,7 +180,7 @@ fn show(c: &mut Context, view: &StatusView, fleet: &Fleet) -> Result<(), CliErro
         let text = format!("deletes {deletes}; moves {moves}; latency {latency}");
         c.out.line(format_args!("         {}", printable(&text)))?;
     }
-    let changed = source.last_change_at.as_deref().and_then(crate::model::Timestamp::from_rfc3339);
+    let changed = source.last_change_at.as_deref().and_then(Timestamp::from_rfc3339);
     let changed = changed.map_or("none yet".into(), |at| format!("{} ({} ago)", moment(at), span(c.now.since(at))));
     c.out.line(format_args!("         {}; last change {changed}", count(source.users, "user")))?;
     c.out.line(format_args!(
@@ -187,7 +188,7 @@ fn show(c: &mut Context, view: &StatusView, fleet: &Fleet) -> Result<(), CliErro
         view.queue.kind,
         view.queue.behind,
         if source.lag_ms > 0 {
-            format!(" (at least {})", span(std::time::Duration::from_millis(source.lag_ms)))
+            format!(" (for {})", span(std::time::Duration::from_millis(source.lag_ms)))
         } else {
             String::new()
         },

@@ -6,7 +6,9 @@ use super::print::{Colour, moment, or_dash, printable};
 use super::{CliError, FINE, TailArgs};
 use crate::model::{Outcome, OutcomeKind, UserKey};
 use crate::store::enablement::{self as db, OutcomeRow};
+use crate::store::open::Kind;
 use rusqlite::Connection;
+use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 /// Shown where nobody says since when.
@@ -24,13 +26,15 @@ pub fn tail(c: &mut Context, args: &TailArgs) -> Result<u8, CliError> {
         db => db?,
     };
     let user = args.user.as_ref().map(|text| c.user(&db, text)).transpose()?.map(|standing| standing.key);
+    // Before anything is read: what comes meanwhile is told by following.
+    let mut seen = db::last_outcome_seq(&db)?;
     let rows = match (args.since, user) {
         (Some(since), _) => db::outcomes_since(&db, since, SINCE_MAX)?,
         (None, Some(key)) => db::outcomes_of_user(&db, &key, SINCE_MAX)?,
         (None, None) if args.kind.is_some() => db::last_outcomes(&db, SINCE_MAX)?,
         (None, None) => db::last_outcomes(&db, LAST)?,
     };
-    let rows: Vec<&OutcomeRow> = rows.iter().filter(|row| wanted(row, user, args.kind)).collect();
+    let rows: Vec<&OutcomeRow> = rows.iter().filter(|row| row.seq <= seen && wanted(row, user, args.kind)).collect();
     // Where a kind was asked for, the last of that kind.
     let skip = if args.since.is_none() && user.is_none() { rows.len().saturating_sub(LAST) } else { 0 };
     for row in rows.into_iter().skip(skip) {
@@ -39,10 +43,11 @@ pub fn tail(c: &mut Context, args: &TailArgs) -> Result<u8, CliError> {
     if !args.follow {
         return Ok(FINE);
     }
-    let mut seen = db::last_outcome_seq(&db)?;
     c.out.flush()?;
     loop {
-        follow(c, &mut db)?;
+        let mark = Mark::of(c, &db);
+        // A store that was put in place of the old one counts from the beginning.
+        seen = seen.min(db::last_outcome_seq(&db)?);
         loop {
             let rows = db::outcomes_after(&db, seen, CHUNK)?;
             let Some(last) = rows.last() else { break };
@@ -52,8 +57,7 @@ pub fn tail(c: &mut Context, args: &TailArgs) -> Result<u8, CliError> {
             }
             c.out.flush()?;
         }
-        // A store that was put in place of the old one counts from the beginning.
-        seen = seen.min(db::last_outcome_seq(&db)?);
+        mark.wait(c, &mut db)?;
     }
 }
 
@@ -61,39 +65,41 @@ fn wanted(row: &OutcomeRow, user: Option<UserKey>, kind: Option<OutcomeKind>) ->
     user.is_none_or(|key| row.key == key) && kind.is_none_or(|kind| row.kind == kind.as_str())
 }
 
-/// Until the agent has made the store.
+/// Until the agent has made the store, with its tables.
 pub fn wait_for_store(c: &mut Context) -> Result<Connection, CliError> {
     eprintln!("there is no store in {} yet; waiting for the agent", c.state_dir().display());
-    loop {
-        match c.enablement() {
-            Err(CliError::NoStore(_)) => std::thread::sleep(LOOK_EVERY),
-            // A file without its tables: the agent is making it just now.
-            Ok(db) if db::last_outcome_seq(&db).is_err() => std::thread::sleep(LOOK_EVERY),
-            db => return db,
-        }
+    while let None | Some(0) = super::store::version(Kind::Enablement, c.state_dir())? {
+        std::thread::sleep(LOOK_EVERY);
     }
+    c.enablement()
 }
 
-/// Waits until the store has other data than before; opens it again where the file was replaced.
-pub fn follow(c: &mut Context, db: &mut Connection) -> Result<(), CliError> {
-    let version = |db: &Connection| db.pragma_query_value(None, "data_version", |row| row.get::<_, i64>(0)).ok();
-    let inode = |c: &Context| {
-        use std::os::unix::fs::MetadataExt as _;
-        let path = crate::store::open::Kind::Enablement.path(c.state_dir());
-        std::fs::metadata(path).ok().map(|file| file.ino())
-    };
-    let (seen, file) = (version(db), inode(c));
-    loop {
-        std::thread::sleep(LOOK_EVERY);
-        if inode(c) != file {
-            *db = match c.enablement() {
-                Ok(db) => db,
-                Err(_) => wait_for_store(c)?,
-            };
-            return Ok(());
-        }
-        if version(db) != seen {
-            return Ok(());
+/// How the store was before its rows were read: taken first, so that no change is missed.
+pub struct Mark {
+    /// SQLite's: another connection committed when it changes.
+    version: Option<i64>,
+    inode: Option<u64>,
+}
+
+impl Mark {
+    pub fn of(c: &Context, db: &Connection) -> Mark {
+        let file = std::fs::metadata(Kind::Enablement.path(c.state_dir())).ok();
+        let version = db.pragma_query_value(None, "data_version", |row| row.get(0)).ok();
+        Mark { version, inode: file.map(|file| file.ino()) }
+    }
+
+    /// Waits until the store has other data; opens it again where the file was replaced.
+    pub fn wait(&self, c: &mut Context, db: &mut Connection) -> Result<(), CliError> {
+        loop {
+            std::thread::sleep(LOOK_EVERY);
+            let now = Mark::of(c, db);
+            if now.inode != self.inode {
+                *db = wait_for_store(c)?;
+                return Ok(());
+            }
+            if now.version != self.version {
+                return Ok(());
+            }
         }
     }
 }

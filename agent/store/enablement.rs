@@ -177,7 +177,7 @@ pub fn find_standings(
         for row in rows {
             let (id, dn) = row.named("find_standings")?;
             if found.len() < limit && dn.is_some_and(|dn| normalized_dn(&dn) == dn_norm) {
-                found.extend(standings_after(db, id - 1, 1)?.into_iter().map(|(_, standing)| standing));
+                found.extend(standing_at(db, id)?);
             }
         }
         return Ok(found);

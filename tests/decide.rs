@@ -1,0 +1,352 @@
+//! Each rule of `decide` in words: the world, what happens, what should be. The nothing-changes case first.
+
+use homeward::decide::filter::Filter;
+use homeward::decide::policy::{Charset, DigestPolicy, ImPolicy, Names, Policy, Rule};
+use homeward::decide::{World, decide, explain, ownership};
+use homeward::model::*;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+const NOW: Timestamp = Timestamp(1_800_000_000_000);
+
+fn world() -> World {
+    let home = |id: &str, capacity| HomeState {
+        home: Home {
+            id: HomeId(id.into()),
+            host: format!("{id}.example.com"),
+            capacity,
+            tags: vec![],
+            dn: None,
+            online_capacity: None,
+            load: None,
+            probe: None,
+        },
+        configured: true,
+        wish: AdminState::Active,
+        health: Health::NotProbed,
+        online: Online::NotMeasured,
+        assigned: 0,
+    };
+    let fact = |domain: &str, answer| SrvFact {
+        domain: domain.into(),
+        answer,
+        seen_at: NOW,
+        expires_at: NOW.plus(Duration::from_secs(300)),
+        contradicted: None,
+        last_error: None,
+    };
+    let present = SrvAnswer::Present {
+        records: vec![
+            SrvRecord { priority: 10, weight: 0, port: 80, host: "second.example".into() },
+            SrvRecord { priority: 0, weight: 5, port: 80, host: "im.example".into() },
+        ],
+    };
+    let srv = [
+        fact("with.example", present),
+        fact("without.example", SrvAnswer::Absent),
+        fact("never.example", SrvAnswer::NotAvailable),
+        fact("broken.example", SrvAnswer::Unknown { why: "SERVFAIL".into() }),
+    ];
+    World {
+        policy: Policy {
+            rules: vec![],
+            disabled: Some(Filter::parse("(pwdAccountLockedTime=000001010000Z)").unwrap()),
+            names: Names {
+                login: "uid".into(),
+                mail: "mail".into(),
+                address: "msexchimaddress".into(),
+                url: "msexchimmetaphysicalurl".into(),
+                home_url: "msexchimphysicalurl".into(),
+                home: "imhomeserver".into(),
+                object_class: "homewardIMUser".into(),
+                password_date: "pwdchangedtime".into(),
+                created: "createtimestamp".into(),
+            },
+            im: ImPolicy {
+                profile: Profile::Exchange,
+                domain: Some("im.fallback.example".into()),
+                on_srv_change: OnChange::Keep,
+                mail_wait: Duration::from_secs(120),
+                on_mail_change: OnChange::Keep,
+                reserve_for: Duration::from_secs(30 * 86_400),
+                address_rest: Duration::from_secs(180 * 86_400),
+                charset: Charset::Ia5,
+            },
+            digest: DigestPolicy { required: false, since: Timestamp(0), action: DigestAction::Flag },
+        },
+        fleet: Fleet { homes: vec![home("im1", 10), home("im2", 20)] },
+        srv: srv.into_iter().map(|fact| (fact.domain.clone(), fact)).collect::<BTreeMap<_, _>>(),
+        adopting: false,
+    }
+}
+
+fn user(attributes: &[(&str, &str)]) -> Standing {
+    let mut standing = Standing::new(UserKey([1; 16]), NOW.minus(Duration::from_secs(3600)));
+    standing.record.dn = "uid=ann,dc=example".into();
+    standing.record.set("uid", vec![Value::Text("ann".into())]);
+    for (name, value) in attributes {
+        standing.record.set(name, vec![Value::Text((*value).into())]);
+    }
+    standing
+}
+
+fn living(world: &World, attributes: &[(&str, &str)], home: &str) -> Standing {
+    let mut standing = user(attributes);
+    let assignment =
+        Assignment { home: HomeId(home.into()), address: "ann@with.example".into(), im_domain: "im.example".into() };
+    standing.applied = ownership::desired(&assignment, world);
+    let values = standing.applied.clone();
+    carry(&mut standing, &values);
+    standing.reserved = Some(assignment);
+    standing
+}
+
+fn carry(standing: &mut Standing, values: &WriteBackValues) {
+    let mut set = |name: &str, value: &Option<String>| {
+        standing.record.set(name, value.iter().map(|value| Value::Text(value.clone())).collect());
+    };
+    set("msexchimaddress", &values.address);
+    set("msexchimmetaphysicalurl", &values.url);
+    set("msexchimphysicalurl", &values.home_url);
+    set("imhomeserver", &values.home);
+}
+
+fn address_of(wanted: &Wanted) -> (&str, &str) {
+    match wanted {
+        Wanted::Enabled { assignment, .. } => (&assignment.address, &assignment.im_domain),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn change_of(wanted: &Wanted) -> Change {
+    match wanted {
+        Wanted::Enabled { change, .. } => *change,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn who_lives_well_stays() {
+    let world = world();
+    let standing = living(&world, &[("mail", "ann@with.example")], "im1");
+    let decision = decide(&standing, &world, NOW);
+    assert_eq!(change_of(&decision.wanted), Change::Nothing);
+    assert_eq!(decision.look_again_at, None);
+}
+
+#[test]
+fn srv_there_makes_the_mail_address_the_im_address() {
+    let decision = decide(&user(&[("mail", "Ann.Lee@With.Example")]), &world(), NOW);
+    assert_eq!(address_of(&decision.wanted), ("ann.lee@with.example", "im.example"));
+    assert_eq!(change_of(&decision.wanted), Change::Assigned);
+}
+
+#[test]
+fn srv_certainly_absent_makes_login_at_im_domain() {
+    let decision = decide(&user(&[("mail", "ann.lee@without.example")]), &world(), NOW);
+    assert_eq!(address_of(&decision.wanted), ("ann@im.fallback.example", "im.fallback.example"));
+}
+
+#[test]
+fn srv_unknown_waits_and_never_falls_back() {
+    for mail in ["ann@broken.example", "ann@never-asked.example"] {
+        let decision = decide(&user(&[("mail", mail)]), &world(), NOW);
+        assert!(matches!(&decision.wanted, Wanted::Wait { on: Blocker::Srv(_) }), "{mail}: {decision:?}");
+        assert!(decision.look_again_at.is_some());
+    }
+}
+
+#[test]
+fn a_contradicted_answer_is_unknown_for_newcomers_and_nothing_for_residents() {
+    let mut world = world();
+    world.srv.get_mut("with.example").unwrap().contradicted = Some((SrvAnswer::Absent, NOW));
+    let newcomer = decide(&user(&[("mail", "ann@with.example")]), &world, NOW);
+    assert!(matches!(newcomer.wanted, Wanted::Wait { .. }));
+    let resident = decide(&living(&world, &[("mail", "ann@with.example")], "im1"), &world, NOW);
+    assert_eq!(change_of(&resident.wanted), Change::Nothing);
+}
+
+#[test]
+fn target_dot_is_a_problem_not_a_fallback() {
+    let decision = decide(&user(&[("mail", "ann@never.example")]), &world(), NOW);
+    assert!(matches!(decision.wanted, Wanted::Refused { why: Refusal::ServiceNotAvailable { .. } }));
+}
+
+#[test]
+fn no_mail_is_unknown_for_a_while_and_then_absent() {
+    let world = world();
+    let mut standing = user(&[]);
+    standing.first_seen = NOW;
+    let decision = decide(&standing, &world, NOW);
+    assert_eq!(decision.wanted, Wanted::Wait { on: Blocker::Mail });
+    let until = decision.look_again_at.unwrap();
+    assert_eq!(address_of(&decide(&standing, &world, until).wanted).0, "ann@im.fallback.example");
+}
+
+#[test]
+fn a_foreign_value_is_left_untouched() {
+    for (name, value) in
+        [("imhomeserver", "elsewhere"), ("msexchimaddress", "sip:ann@x.example"), ("msexchimphysicalurl", "http://x")]
+    {
+        let decision = decide(&user(&[("mail", "ann@with.example"), (name, value)]), &world(), NOW);
+        assert!(
+            matches!(&decision.wanted, Wanted::Refused { why: Refusal::ForeignValue { attribute, .. } } if attribute == name),
+            "{decision:?}"
+        );
+    }
+}
+
+#[test]
+fn a_value_that_names_our_home_is_adopted_with_its_address() {
+    let world = world();
+    let mut standing = living(&world, &[("mail", "other@without.example")], "im2");
+    standing.reserved = None;
+    standing.applied = WriteBackValues::default();
+    let decision = decide(&standing, &world, NOW);
+    assert_eq!(change_of(&decision.wanted), Change::Adopted);
+    assert_eq!(address_of(&decision.wanted), ("ann@with.example", "im.example"));
+}
+
+#[test]
+fn the_disabled_are_released_and_strangers_among_them_left_alone() {
+    let world = world();
+    let locked = [("pwdaccountlockedtime", "000001010000Z")];
+    let resident = decide(&living(&world, &locked, "im1"), &world, NOW);
+    assert_eq!(resident.wanted, Wanted::Released { why: ReleaseReason::AccountDisabled });
+    let stranger = decide(&user(&locked), &world, NOW);
+    assert_eq!(stranger.wanted, Wanted::LeftAlone { why: AloneReason::AccountDisabled });
+}
+
+#[test]
+fn a_lockout_is_no_input() {
+    let locked = [("mail", "ann@with.example"), ("pwdaccountlockedtime", "20260101000000Z")];
+    assert_eq!(change_of(&decide(&user(&locked), &world(), NOW).wanted), Change::Assigned);
+}
+
+#[test]
+fn the_first_rule_that_matches_decides_and_none_means_leave_alone() {
+    let mut world = world();
+    let rule = |matches: &str, action, homes: &[&str]| Rule {
+        name: matches.into(),
+        matches: Filter::parse(matches).unwrap(),
+        action,
+        homes: homes.iter().map(|id| HomeId((*id).into())).collect(),
+        im_domain: None,
+    };
+    world.policy.rules =
+        vec![rule("(employeeType=guest)", Action::Ignore, &[]), rule("(employeeType=*)", Action::Enable, &["im2"])];
+    let staff = decide(&user(&[("employeetype", "staff"), ("mail", "ann@with.example")]), &world, NOW);
+    assert!(matches!(&staff.wanted, Wanted::Enabled { assignment, .. } if assignment.home.0 == "im2"));
+    let guest = decide(&user(&[("employeetype", "guest")]), &world, NOW);
+    assert_eq!(guest.wanted, Wanted::LeftAlone { why: AloneReason::RuleIgnores });
+    let nobody = decide(&user(&[]), &world, NOW);
+    assert_eq!(nobody.wanted, Wanted::LeftAlone { why: AloneReason::NoRule });
+    let left = decide(&living(&world, &[], "im1"), &world, NOW);
+    assert_eq!(left.wanted, Wanted::Released { why: ReleaseReason::NoRule });
+}
+
+#[test]
+fn a_draining_home_sends_its_residents_away_and_a_cordoned_one_keeps_them() {
+    let mut world = world();
+    let standing = living(&world, &[("mail", "ann@with.example")], "im1");
+    world.fleet.homes[0].wish = AdminState::Cordoned;
+    assert_eq!(change_of(&decide(&standing, &world, NOW).wanted), Change::Nothing);
+    world.fleet.homes[0].wish = AdminState::Draining;
+    let decision = decide(&standing, &world, NOW);
+    assert!(
+        matches!(&decision.wanted, Wanted::Enabled { assignment, change: Change::Moved, .. } if assignment.home.0 == "im2")
+    );
+    world.fleet.homes[1].assigned = 20;
+    assert_eq!(decide(&standing, &world, NOW).wanted, Wanted::Wait { on: Blocker::Room });
+}
+
+#[test]
+fn a_home_gone_from_the_configuration_is_a_problem_until_drained() {
+    let mut world = world();
+    let standing = living(&world, &[("mail", "ann@with.example")], "im1");
+    world.fleet.homes[0].configured = false;
+    assert!(matches!(decide(&standing, &world, NOW).wanted, Wanted::Refused { why: Refusal::HomeGone { .. } }));
+    world.fleet.homes[0].wish = AdminState::Draining;
+    assert_eq!(change_of(&decide(&standing, &world, NOW).wanted), Change::Moved);
+}
+
+#[test]
+fn who_comes_back_within_the_grace_time_gets_the_same_place_and_address() {
+    let mut world = world();
+    world.fleet.homes[1].assigned = 0;
+    world.fleet.homes[0].assigned = 9;
+    let mut standing = living(&world, &[("mail", "other@without.example")], "im1");
+    standing.applied = WriteBackValues::default();
+    carry(&mut standing, &WriteBackValues::default());
+    standing.released_at = Some(NOW.minus(Duration::from_secs(86_400)));
+    let back = decide(&standing, &world, NOW);
+    assert!(matches!(&back.wanted, Wanted::Enabled { assignment, .. } if assignment.home.0 == "im1"));
+    assert_eq!(address_of(&back.wanted).0, "ann@with.example");
+    standing.released_at = Some(NOW.minus(Duration::from_secs(40 * 86_400)));
+    let late = decide(&standing, &world, NOW);
+    assert_eq!(address_of(&late.wanted).0, "ann@im.fallback.example");
+}
+
+#[test]
+fn a_changed_srv_answer_keeps_addresses_unless_told_to_migrate() {
+    let mut world = world();
+    let standing = living(&world, &[("mail", "ann@with.example")], "im1");
+    world.srv.get_mut("with.example").unwrap().answer = SrvAnswer::Absent;
+    assert_eq!(change_of(&decide(&standing, &world, NOW).wanted), Change::Nothing);
+    world.policy.im.on_srv_change = OnChange::Migrate;
+    let migrated = decide(&standing, &world, NOW);
+    assert_eq!(change_of(&migrated.wanted), Change::Readdressed);
+    assert_eq!(address_of(&migrated.wanted).0, "ann@im.fallback.example");
+}
+
+#[test]
+fn a_password_older_than_digest_must_be_reset_and_a_newer_one_is_ready() {
+    let mut world = world();
+    world.policy.digest.required = true;
+    world.policy.digest.since = Timestamp::from_generalized_time("20260101000000Z").unwrap();
+    let readiness = |attributes: &[(&str, &str)]| match decide(&user(attributes), &world, NOW).wanted {
+        Wanted::Enabled { digest, .. } => digest,
+        other => panic!("{other:?}"),
+    };
+    let mail = ("mail", "ann@with.example");
+    assert_eq!(readiness(&[mail, ("pwdchangedtime", "20260101000000Z")]), DigestReadiness::Ready);
+    assert_eq!(readiness(&[mail, ("pwdchangedtime", "20251231235959Z")]), DigestReadiness::ResetRequired);
+    assert_eq!(readiness(&[mail, ("createtimestamp", "20250101000000Z")]), DigestReadiness::ResetRequired);
+    assert_eq!(readiness(&[mail, ("createtimestamp", "20260601000000Z")]), DigestReadiness::Unknown);
+    assert_eq!(readiness(&[mail]), DigestReadiness::Unknown);
+}
+
+#[test]
+fn what_the_syntax_refuses_is_said_of_that_character() {
+    let decision = decide(&user(&[("mail", "zoë@with.example")]), &world(), NOW);
+    let expected = Refusal::AddressCharacter { address: "zoë@with.example".into(), character: 'ë' };
+    assert_eq!(decision.wanted, Wanted::Refused { why: expected });
+}
+
+#[test]
+fn several_primary_addresses_or_a_broken_one_are_a_problem() {
+    let mut standing = user(&[]);
+    standing.record.set(
+        "proxyaddresses",
+        vec![Value::Text("SMTP:a@with.example".into()), Value::Text("SMTP:b@with.example".into())],
+    );
+    assert!(matches!(decide(&standing, &world(), NOW).wanted, Wanted::Refused { why: Refusal::BadMail { .. } }));
+    let broken = decide(&user(&[("mail", "no address")]), &world(), NOW);
+    assert!(matches!(broken.wanted, Wanted::Refused { why: Refusal::BadMail { .. } }));
+}
+
+#[test]
+fn explain_is_the_same_function_with_its_reasons_kept() {
+    let world = world();
+    for standing in
+        [user(&[("mail", "ann@with.example")]), user(&[("mail", "ann@broken.example")]), living(&world, &[], "im1")]
+    {
+        let (decision, steps) = explain(&standing, &world, NOW);
+        assert_eq!(decision, decide(&standing, &world, NOW));
+        assert!(steps.len() >= 3, "{steps:?}");
+    }
+    let (_, steps) = explain(&user(&[("mail", "ann@with.example")]), &world, NOW);
+    let text: Vec<String> = steps.iter().map(ToString::to_string).collect();
+    assert!(text.iter().any(|line| line.contains("im1: 0 of 10 places taken") && line.contains("chosen")), "{text:#?}");
+    assert!(text.iter().any(|line| line.contains("SRV for with.example: present, target im.example")), "{text:#?}");
+}
