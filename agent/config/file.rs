@@ -168,7 +168,7 @@ pub struct Rule {
     pub action: Action,
     /// Ids or tags of the home servers allowed; empty: all.
     pub homes: Vec<String>,
-    /// IM domain for these users where SRV does not decide; left out: [im] domain.
+    /// IM domain for these users where SRV does not decide; left out: `[im] domain`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub im_domain: Option<String>,
 }

@@ -108,7 +108,8 @@ impl Agent {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_homeward"));
+        // Cargo names the program to tests, and not to the demo, which shares this folder.
+        let mut command = Command::new(option_env!("CARGO_BIN_EXE_homeward").unwrap_or("homeward"));
         command.arg("--config").arg(self.config()).args(arguments).env("NO_COLOR", "1").stdin(Stdio::null());
         command
     }

@@ -1,0 +1,54 @@
+# What one does with this source tree. `make` alone lists it.
+
+# Programs that the demo and the tests start; tests/install.sh knows their packages.
+DEMO_NEEDS := cc slapd ldapadd nsd openssl
+TEST_NEEDS := $(DEMO_NEEDS) systemd-analyze
+
+# DEMO=once: the demo ends by itself.
+DEMO ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo build test lint doc soak bench deny bless
+
+help: ## List what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## Show Homeward at work on a real OpenLDAP in a temporary folder (DEMO=once: end by itself)
+	@tests/install.sh $(DEMO_NEEDS)
+	@echo "Building; the first time this takes a few minutes."
+	@cargo build --bin homeward --example demo
+	@cargo run --quiet --example demo -- $(DEMO)
+
+build: ## Build the program as it is installed: target/release/homeward
+	cargo build --release --bin homeward
+
+test: ## Check everything: format, lints, tests, documentation
+	tests/install.sh $(TEST_NEEDS)
+	$(MAKE) lint
+	cargo test --lib
+	cargo test --bins --test '*'
+	cargo test --doc
+	$(MAKE) doc
+
+lint: ## Check the format and the lints
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+
+doc: ## Build the documentation of the code; a warning is an error
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+
+soak: ## Run the tests with many more seeds
+	tests/install.sh $(TEST_NEEDS)
+	HOMEWARD_SOAK=1 cargo test --tests
+
+bench: ## Run the measurements (release build)
+	tests/install.sh $(TEST_NEEDS)
+	cargo test --release --tests -- --ignored --nocapture --test-threads=1
+
+deny: ## Check dependencies: licences, sources, advisories (needs cargo-deny)
+	@command -v cargo-deny >/dev/null || { echo "cargo-deny is missing; install it: cargo install --locked cargo-deny"; exit 1; }
+	cargo deny check
+
+bless: ## Take what the program prints now as what it should print; then read the difference
+	HOMEWARD_BLESS=1 cargo test --tests
+	git diff --stat
