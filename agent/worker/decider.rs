@@ -183,7 +183,9 @@ impl Core {
         if standing.approved.as_deref() == Some(&fingerprint) {
             standing.approved = None;
             db::delete_held(&self.db, &key)?;
-            db::put_passed(&self.db, now, &key, kind.as_str())?;
+            if !self.approving {
+                db::put_passed(&self.db, now, &key, kind.as_str())?;
+            }
             return Ok(false);
         }
         let tripped = standing.status == Status::Held;

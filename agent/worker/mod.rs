@@ -134,6 +134,8 @@ pub struct Core {
     in_flight: HashMap<UserKey, InFlight>,
     /// Counts that the running transaction changed.
     dirty_homes: bool,
+    /// What passes now was approved by an operator: it does not count against what passes by itself.
+    approving: bool,
     step: Step,
 }
 
@@ -143,8 +145,15 @@ impl Core {
         let db = open::writer(Kind::Enablement, state_dir)?;
         let world =
             World { policy: settings.policy.clone(), fleet: Fleet::default(), srv: BTreeMap::new(), adopting: false };
-        let mut core =
-            Core { db, settings, world, in_flight: HashMap::new(), dirty_homes: false, step: Step::default() };
+        let mut core = Core {
+            db,
+            settings,
+            world,
+            in_flight: HashMap::new(),
+            dirty_homes: false,
+            approving: false,
+            step: Step::default(),
+        };
         core.reload(core.settings.clone(), now)?;
         Ok(core)
     }

@@ -105,9 +105,10 @@ impl Core {
             self.step.approve.push(hash.to_owned());
             return Ok("passed to the source".into());
         }
-        for row in &held {
-            self.let_pass(row, now)?;
-        }
+        self.approving = true;
+        let passed = held.iter().try_for_each(|row| self.let_pass(row, now));
+        self.approving = false;
+        passed?;
         self.step.said.push(Said::GuardApproved { count: held.len() as u64, hash: ours, who: who.to_owned() });
         Ok(format!("{} changes pass", held.len()))
     }
