@@ -142,6 +142,18 @@ pub fn choose(
         && (!follows || world.adopting)
     {
         trace.add(|| Step::AddressKept { address: address.to_owned() });
+        if trace.is_on() {
+            // For the reader: what mail and DNS say today, though nothing follows from it.
+            let mut today = Trace::on();
+            let fresh = work_out(standing, rule_domain, world, now, &mut today);
+            let said = today.into_steps().into_iter().filter(|step| !matches!(step, Step::AddressChosen { .. }));
+            trace.add_all(|| said.collect());
+            if let Candidate::Chosen { address: new, .. } = fresh.outcome
+                && new != address
+            {
+                trace.add(|| Step::AddressWouldBe { address: new });
+            }
+        }
         return Chosen { outcome: keep(address, im_domain), mail_domain: None };
     }
     if kept.is_none()

@@ -41,8 +41,11 @@ pub enum Step {
         capacity: u32,
         permille: u64,
         online: Online,
+        /// Rank among the eligible, from 1.
         place: Option<usize>,
         out: Option<Out>,
+        /// The user lives here and stays.
+        here: bool,
     },
     AddressKept {
         address: String,
@@ -54,6 +57,10 @@ pub enum Step {
         domain: String,
         answer: SrvAnswer,
         age_ms: Option<u64>,
+    },
+    /// What a newcomer would get.
+    AddressWouldBe {
+        address: String,
     },
     AddressChosen {
         address: String,
@@ -77,6 +84,10 @@ impl Trace {
 
     pub fn on() -> Trace {
         Trace(Some(Vec::new()))
+    }
+
+    pub fn is_on(&self) -> bool {
+        self.0.is_some()
     }
 
     pub fn add(&mut self, step: impl FnOnce() -> Step) {
@@ -104,7 +115,11 @@ impl Step {
             Step::EveryoneEnabled | Step::Rule { .. } => "policy",
             Step::Foreign { .. } | Step::Existing { .. } => "directory",
             Step::Returns { .. } | Step::Home { .. } => "home",
-            Step::AddressKept { .. } | Step::Mail { .. } | Step::Srv { .. } | Step::AddressChosen { .. } => "address",
+            Step::AddressKept { .. }
+            | Step::Mail { .. }
+            | Step::Srv { .. }
+            | Step::AddressWouldBe { .. }
+            | Step::AddressChosen { .. } => "address",
             Step::Digest { .. } => "digest",
         }
     }
@@ -135,7 +150,7 @@ impl fmt::Display for Step {
                 write!(f, "already has {} at {}", assignment.address, assignment.home)
             }
             Step::Returns { home } => write!(f, "comes back within the grace time: {home} again"),
-            Step::Home { id, assigned, capacity, permille, online, place, out } => {
+            Step::Home { id, assigned, capacity, permille, online, place, out, here } => {
                 write!(f, "{id}: {assigned} of {capacity} places taken, load {}.{} %", permille / 10, permille % 10)?;
                 match online {
                     Online::NotMeasured => {}
@@ -144,6 +159,7 @@ impl fmt::Display for Step {
                     Online::Unknown => write!(f, ", online figure unknown, not used")?,
                 }
                 match (out, place) {
+                    _ if *here => f.write_str(" — lives here and stays: nobody moves without a reason"),
                     (Some(out), _) => write!(f, " — {}", out.as_str()),
                     (None, Some(1)) => f.write_str(" — chosen: the least loaded"),
                     (None, Some(place)) => write!(f, " — rank {place}"),
@@ -167,6 +183,7 @@ impl fmt::Display for Step {
                     None => Ok(()),
                 }
             }
+            Step::AddressWouldBe { address } => write!(f, "a newcomer would get {address}"),
             Step::AddressChosen { address, im_domain } => write!(f, "the address is {address}, IM domain {im_domain}"),
             Step::Digest { changed, since, readiness } => {
                 match changed {

@@ -127,6 +127,17 @@ pub fn out(state: &HomeState, allowed: &[HomeId]) -> Option<Out> {
 
 /// The least loaded eligible home.
 pub fn best(fleet: &Fleet, allowed: &[HomeId], trace: &mut Trace) -> Option<HomeId> {
+    trace_homes(fleet, allowed, None, trace);
+    fleet
+        .homes
+        .iter()
+        .filter(|state| out(state, allowed).is_none())
+        .min_by(|a, b| rank(a).cmp(&rank(b)))
+        .map(|state| state.home.id.clone())
+}
+
+/// Every home with its rank or the reason it is out; `stays`: where the user lives already.
+fn trace_homes(fleet: &Fleet, allowed: &[HomeId], stays: Option<&HomeId>, trace: &mut Trace) {
     trace.add_all(|| {
         let mut ranked: Vec<&HomeState> = fleet.homes.iter().filter(|state| out(state, allowed).is_none()).collect();
         ranked.sort_by(|a, b| rank(a).cmp(&rank(b)));
@@ -142,15 +153,10 @@ pub fn best(fleet: &Fleet, allowed: &[HomeId], trace: &mut Trace) -> Option<Home
                 online: state.online,
                 place: place(state),
                 out: out(state, allowed),
+                here: stays == Some(&state.home.id),
             })
             .collect()
     });
-    fleet
-        .homes
-        .iter()
-        .filter(|state| out(state, allowed).is_none())
-        .min_by(|a, b| rank(a).cmp(&rank(b)))
-        .map(|state| state.home.id.clone())
 }
 
 /// Where the user should live. Nobody moves without a reason: a wish, a draining home, or a rule that names others.
@@ -183,6 +189,7 @@ pub fn place(
         }
         let named = allowed.is_empty() || allowed.contains(current);
         if configured && named && !draining {
+            trace_homes(fleet, allowed, Some(current), trace);
             return Placed::Stay;
         }
         return best(fleet, allowed, trace).map_or(Placed::NoRoom, Placed::At);
