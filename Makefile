@@ -39,11 +39,12 @@ doc: ## Build the documentation of the code; a warning is an error
 
 soak: ## Run the tests with many more seeds
 	tests/install.sh $(TEST_NEEDS)
-	HOMEWARD_SOAK=1 cargo test --tests
+	HOMEWARD_SOAK=1 HOMEWARD_SEEDS=5000 cargo test --tests
 
-bench: ## Run the measurements (release build)
-	tests/install.sh $(TEST_NEEDS)
-	cargo test --release --tests -- --ignored --nocapture --test-threads=1
+bench: ## Measure beside the directory's own tools (release build); results in target/bench/results.json
+	tests/install.sh $(DEMO_NEEDS)
+	cargo build --release --bin homeward --example bench
+	cargo run --quiet --release --example bench
 
 deny: ## Check dependencies: licences, sources, advisories (needs cargo-deny)
 	@command -v cargo-deny >/dev/null || { echo "cargo-deny is missing; install it: cargo install --locked cargo-deny"; exit 1; }
