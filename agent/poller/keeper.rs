@@ -16,6 +16,11 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 /// Jobs that wait for the thread. Few: in a refresh it is the store that sets the pace.
 const JOBS_WAITING: usize = 2;
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// More live changes than this in one window are a burst: our own write-back, most often. Then a commit takes what comes in
+/// `BURST_PAUSE`, and the disk is left to the directory. Below that every change is committed at once.
+const BURST_CHANGES: u64 = 60;
+const BURST_WINDOW: Duration = Duration::from_millis(100);
+const BURST_PAUSE: Duration = Duration::from_millis(10);
 
 pub(super) enum Job {
     Begin(Begin),
@@ -51,7 +56,8 @@ impl Keeper {
         let (jobs, waiting) = mpsc::channel(JOBS_WAITING);
         let (ended, ending) = oneshot::channel();
         let errands = Arc::new(Notify::new());
-        let desk = Desk { intake, seen, errands: errands.clone(), pass: None, suspect: None };
+        let desk =
+            Desk { intake, seen, errands: errands.clone(), pass: None, suspect: None, burst: (Instant::now(), 0) };
         std::thread::Builder::new().name("intake".into()).spawn(move || {
             desk.run(waiting);
             let _ = ended.send(());
@@ -89,6 +95,8 @@ struct Desk {
     pass: Option<Pass>,
     /// The hash of the suspicion that was told last.
     suspect: Option<String>,
+    /// When the present window began, and the live changes in it.
+    burst: (Instant, u64),
 }
 
 /// A refresh, and the live changes after it.
@@ -165,6 +173,19 @@ impl Desk {
             }
         });
         self.send_on_errands(&taken);
+        if !refresh {
+            self.pause_in_a_burst(changes + taken.unchanged);
+        }
+    }
+
+    fn pause_in_a_burst(&mut self, changes: u64) {
+        if self.burst.0.elapsed() > BURST_WINDOW {
+            self.burst = (Instant::now(), 0);
+        }
+        self.burst.1 += changes;
+        if self.burst.1 > BURST_CHANGES {
+            std::thread::sleep(BURST_PAUSE);
+        }
     }
 
     /// Before anybody is shown that it is so.
