@@ -5,6 +5,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+/// Cargo names it to tests; the benchmark is an example and finds it beside itself.
+fn program() -> PathBuf {
+    match option_env!("CARGO_BIN_EXE_homeward") {
+        Some(program) => program.into(),
+        None => {
+            let example = std::env::current_exe().expect("the system knows it");
+            let program = example.ancestors().nth(2).expect("it lies in target/release/examples").join("homeward");
+            assert!(program.is_file(), "{} is missing; make it: cargo build --release", program.display());
+            program
+        }
+    }
+}
+
 /// Capacities of the homes im1, im2, … and everything else as TOML.
 pub struct Agent {
     dir: tempfile::TempDir,
@@ -107,9 +120,9 @@ impl Agent {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
-        // Cargo names the program to tests, and not to the demo, which shares this folder.
-        let mut command = Command::new(option_env!("CARGO_BIN_EXE_homeward").unwrap_or("homeward"));
+    /// The program with this configuration, to be started by the caller.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program());
         command.arg("--config").arg(self.config()).args(arguments).env("NO_COLOR", "1").stdin(Stdio::null());
         command
     }
