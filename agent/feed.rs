@@ -38,6 +38,8 @@ pub struct FeedRow {
     pub changed: Vec<String>,
     /// How the user is now; for those gone, how they were last.
     pub record: UserRecord,
+    /// The record as the log has it: JSON. Who stores it need not make it again.
+    pub text: String,
     /// When the newest of these changes was heard.
     pub heard_at: Timestamp,
     /// First heard of live rather than in a refresh: somebody may be waiting for this account.
@@ -47,6 +49,8 @@ pub struct FeedRow {
 /// A stretch of the log.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Page {
+    /// Where the reader was.
+    pub from: Sequence,
     pub rows: Vec<FeedRow>,
     /// To read on from. Covers rows that were left out because the reader never heard of the user.
     pub cursor: Sequence,
@@ -150,7 +154,7 @@ impl Feed {
             rows.extend(told(row, head.epoch, cursor.seq as i64, snapshot)?);
         }
         let epoch = if snapshot && !at_end { 0 } else { head.epoch };
-        Ok(Page { rows, cursor: Sequence { epoch, seq }, snapshot, at_end })
+        Ok(Page { from: cursor, rows, cursor: Sequence { epoch, seq }, snapshot, at_end })
     }
 
     /// How one user is now, as a reader at the beginning is told; gone ones too.
@@ -214,7 +218,8 @@ fn present_state(row: EntryRow, epoch: u64) -> Result<FeedRow, StoreError> {
     };
     let sequence = Sequence { epoch, seq: row.seq as u64 };
     let (heard_at, record) = (Timestamp(row.heard_at), row.user_record()?);
-    Ok(FeedRow { key: row.key, sequence, kind, changed: Vec::new(), record, heard_at, live: row.live })
+    let (key, live) = (row.key, row.live);
+    Ok(FeedRow { key, sequence, kind, changed: Vec::new(), record, text: row.record, heard_at, live })
 }
 
 /// What a reader at `cursor` is told of a row behind it; nothing, if it never heard of the user and never will.

@@ -144,6 +144,7 @@ impl Directory {
                 let sequence = Sequence { epoch: EPOCH, seq: *seq };
                 let record = record.clone();
                 UserChange {
+                    text: None,
                     key: *key,
                     sequence,
                     presence: *presence,

@@ -82,6 +82,16 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
+/// A constant statement: formatting one for each of a hundred thousand users is not free.
+macro_rules! concat_standing {
+    ($condition:literal) => {
+        concat!(
+            "select id, key, version, epoch, seq, status, waiting_on, mail_domain, updated_at, detail, record from standing where ",
+            $condition
+        )
+    };
+}
+
 const STANDING: &str = "id, key, version, epoch, seq, status, waiting_on, mail_domain, updated_at, detail, record";
 
 fn standing_of(row: &Row<'_>) -> rusqlite::Result<(i64, Standing)> {
@@ -125,7 +135,7 @@ fn standing_of(row: &Row<'_>) -> rusqlite::Result<(i64, Standing)> {
 
 /// One standing and its row id.
 pub fn standing(db: &Connection, key: &UserKey) -> Result<Option<(i64, Standing)>> {
-    db.prepare_cached(&format!("select {STANDING} from standing where key = ?1"))
+    db.prepare_cached(concat_standing!("key = ?1"))
         .and_then(|mut statement| statement.query_row([&key.0[..]], standing_of).optional())
         .named("standing")
 }
@@ -139,7 +149,7 @@ pub fn standing_at(db: &Connection, id: i64) -> Result<Option<Standing>> {
 
 /// The standing that has this address, taken or resting.
 pub fn standing_by_address(db: &Connection, address: &str) -> Result<Option<(i64, Standing)>> {
-    db.prepare_cached(&format!("select {STANDING} from standing where address = ?1"))
+    db.prepare_cached(concat_standing!("address = ?1"))
         .and_then(|mut statement| statement.query_row([address], standing_of).optional())
         .named("standing_by_address")
 }
@@ -206,6 +216,11 @@ pub fn find_standings(
 
 /// Writes a standing: `id` is its row, `None` for a new one.
 pub fn put_standing(db: &Connection, id: Option<i64>, standing: &Standing) -> Result<i64> {
+    put_standing_with(db, id, standing, None)
+}
+
+/// The same; `record`: the standing's record as JSON, where that is at hand.
+pub fn put_standing_with(db: &Connection, id: Option<i64>, standing: &Standing, record: Option<String>) -> Result<i64> {
     let detail = serde_json::to_string(&Detail {
         first_seen: standing.first_seen,
         heard_at: standing.heard_at,
@@ -226,8 +241,11 @@ pub fn put_standing(db: &Connection, id: Option<i64>, standing: &Standing) -> Re
         told_digest: standing.told_digest,
     })
     .map_err(|error| StoreError::BadRow { what: "standing", problem: error.to_string() })?;
-    let record = serde_json::to_string(&standing.record)
-        .map_err(|error| StoreError::BadRow { what: "record", problem: error.to_string() })?;
+    let record = match record {
+        Some(record) => record,
+        None => serde_json::to_string(&standing.record)
+            .map_err(|error| StoreError::BadRow { what: "record", problem: error.to_string() })?,
+    };
     let address = standing.reserved.as_ref().map(|assignment| assignment.address.as_str());
     let home = standing.holds().map(|assignment| assignment.home.0.as_str());
     match id {

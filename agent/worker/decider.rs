@@ -37,8 +37,11 @@ impl Core {
         standing.presence = change.presence;
         if change.presence == Presence::Present {
             standing.record = change.record;
+            self.text = change.text;
         }
-        self.consider(id, standing, class, now)
+        let considered = self.consider(id, standing, class, now);
+        self.text = None;
+        considered
     }
 
     /// Decides for one user and stores what follows. `standing` has the newest record; `id` is its row.
@@ -84,7 +87,7 @@ impl Core {
         standing.mail_domain = decision.mail_domain.or(standing.mail_domain);
         standing.waiting_on = None;
 
-        if self.guard_stops(&mut standing, &decision.wanted, now)? {
+        if self.guard_stops(id, &mut standing, &decision.wanted, now)? {
             standing.updated_at = now;
             self.save(id, before, &standing)?;
             return Ok(());
@@ -96,16 +99,17 @@ impl Core {
             Wanted::Released { why } => self.released(id, before, standing, why, class, now),
             Wanted::LeftAlone { why } => self.left_alone(id, before, standing, why, now),
             Wanted::Wait { on } => {
+                self.clear(id, &key)?;
                 standing.status = Status::Waiting;
                 standing.waiting_on = Some(on.code());
                 standing.updated_at = now;
-                db::delete_intent(&self.db, &key)?;
-                self.close_problem(&key)?;
                 self.tell_once(&mut standing, OutcomeKind::Waiting, on.code(), on.to_string(), now)?;
                 self.save(id, before, &standing).map(drop)
             }
             Wanted::Refused { why } => {
-                db::delete_intent(&self.db, &key)?;
+                if id.is_some() {
+                    db::delete_intent(&self.db, &key)?;
+                }
                 self.problem(&mut standing, why.code(), why.to_string(), why.hint(), now)?;
                 self.save(id, before, &standing).map(drop)
             }
@@ -131,6 +135,8 @@ impl Core {
         if holder.key == standing.key {
             return Ok(None);
         }
+        // What is saved next is the holder, not the record being taken in.
+        self.text = None;
         let carried = standing
             .record
             .text(&self.world.policy.names.address)
@@ -166,13 +172,21 @@ impl Core {
     }
 
     /// Guarded changes are held until they have settled, and then pass or stay held. Observe mode touches nobody anyway.
-    fn guard_stops(&mut self, standing: &mut Standing, wanted: &Wanted, now: Timestamp) -> Result<bool, StoreError> {
+    fn guard_stops(
+        &mut self,
+        id: Option<i64>,
+        standing: &mut Standing,
+        wanted: &Wanted,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
         let key = standing.key;
         let Some(kind) = guard::guarded(wanted) else {
             if standing.status == Status::Held || standing.approved.is_some() {
                 standing.approved = None;
             }
-            db::delete_held(&self.db, &key)?;
+            if id.is_some() {
+                db::delete_held(&self.db, &key)?;
+            }
             return Ok(false);
         };
         if !self.settings.enforce {
@@ -241,8 +255,7 @@ impl Core {
             standing.applied = found;
             standing.leaving = None;
             standing.status = enabled_status(digest);
-            db::delete_intent(&self.db, &key)?;
-            self.close_problem(&key)?;
+            self.clear(id, &key)?;
             let told = std::mem::replace(&mut standing.told_digest, digest);
             self.tell_enabled(&mut standing, told, home_before.filter(|home| *home != assignment.home), now)?;
         } else if self.settings.enforce {
@@ -256,7 +269,7 @@ impl Core {
                 standing.applied = found;
             }
             standing.status = Status::Planned;
-            self.close_problem(&key)?;
+            self.clear(id, &key)?;
         }
         self.save(id, before, &standing).map(drop)
     }
@@ -359,7 +372,9 @@ impl Core {
     ) -> Result<(), StoreError> {
         let key = standing.key;
         standing.updated_at = now;
-        self.close_problem(&key)?;
+        if id.is_some() {
+            self.close_problem(&key)?;
+        }
         let untouchable = matches!(why, AloneReason::Frozen | AloneReason::RuleIgnores);
         let released = standing.holds().is_none() && !untouchable;
         // A write that arrived after the release, or a release not yet finished: what is ours still has to go.
@@ -375,7 +390,9 @@ impl Core {
             db::delete_intent(&self.db, &key)?;
             self.finish_release(&mut standing, why.as_str(), now)?;
         } else {
-            db::delete_intent(&self.db, &key)?;
+            if id.is_some() {
+                db::delete_intent(&self.db, &key)?;
+            }
             standing.status = match why {
                 AloneReason::Gone => Status::Gone,
                 AloneReason::AccountDisabled | AloneReason::RuleDisables | AloneReason::Released => Status::Disabled,
@@ -401,6 +418,15 @@ impl Core {
             self.step.said.push(Said::ProblemOpened { id, key, text: text.clone(), hint });
         }
         self.tell_once(standing, OutcomeKind::Problem, code.to_owned(), text, now)
+    }
+
+    /// No intent and no problem is left. Who is new has none: a first pass is spared the statements.
+    fn clear(&mut self, id: Option<i64>, key: &UserKey) -> Result<(), StoreError> {
+        if id.is_some() {
+            db::delete_intent(&self.db, key)?;
+            self.close_problem(key)?;
+        }
+        Ok(())
     }
 
     pub(super) fn close_problem(&mut self, key: &UserKey) -> Result<(), StoreError> {

@@ -51,6 +51,8 @@ pub struct UserChange {
     pub sequence: Sequence,
     pub presence: Presence,
     pub record: UserRecord,
+    /// The record as JSON, where it is at hand: it is stored as it came.
+    pub text: Option<String>,
     /// Heard live rather than in a refresh.
     pub live: bool,
     /// First seen by the log after our cursor.
@@ -136,6 +138,8 @@ pub struct Core {
     dirty_homes: bool,
     /// What passes now was approved by an operator: it does not count against what passes by itself.
     approving: bool,
+    /// The record being taken in, as JSON, until it is stored.
+    text: Option<String>,
     step: Step,
 }
 
@@ -152,6 +156,7 @@ impl Core {
             in_flight: HashMap::new(),
             dirty_homes: false,
             approving: false,
+            text: None,
             step: Step::default(),
         };
         core.reload(core.settings.clone(), now)?;
@@ -352,7 +357,7 @@ impl Core {
                 self.count(taken, 1)?;
             }
         }
-        db::put_standing(&self.db, id, standing)
+        db::put_standing_with(&self.db, id, standing, self.text.take())
     }
 
     fn count(&mut self, home: &HomeId, by: i32) -> Result<(), StoreError> {

@@ -4,7 +4,7 @@
 
 use super::{Core, Input, Said, Settings, Sighting, UserChange};
 use crate::directory::write_back::Writers;
-use crate::feed::{Feed, FeedError, FeedKind, FeedRow};
+use crate::feed::{Feed, FeedError, FeedKind, FeedRow, Page};
 use crate::model::*;
 use crate::poller::{Request, Seen};
 use crate::probe::srv::SrvResolver;
@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 /// Users taken from the feed in one transaction.
-const PAGE: usize = 4096;
+const PAGE: usize = 2048;
 /// E-mail domains asked about at once.
 const ASKED_AT_ONCE: usize = 64;
 /// How long a transaction waits for DNS; who still has no answer waits alone.
@@ -95,6 +95,7 @@ impl Service {
             }
         };
         let mut pending = Pending::default();
+        let mut ahead: Option<Page> = None;
         let mut asking: JoinSet<(String, Answered)> = JoinSet::new();
         let mut asked: BTreeSet<String> = BTreeSet::new();
         let mut adopt_up_to: Option<Sequence> = None;
@@ -116,7 +117,7 @@ impl Service {
                 purged_at = now;
             }
 
-            let (changes, through, at_end) = match self.read(&mut feed) {
+            let (changes, through, at_end) = match self.read(&mut feed, ahead.take()) {
                 Ok(page) => page,
                 Err(error) => {
                     lines::loop_held("worker", &crate::error::chain(&error), &error.hint().0);
@@ -137,7 +138,18 @@ impl Service {
                     sightings: std::mem::take(&mut pending.sightings),
                     room: if self.writers.is_some() { room } else { 0 },
                 };
-                match self.core.step(input, now) {
+                // While a full page is decided and written, the next is read and parsed beside it.
+                let (core, feed) = (&mut self.core, &mut feed);
+                let stepped = match through.filter(|_| !at_end) {
+                    Some(next) => std::thread::scope(|scope| {
+                        let reading = scope.spawn(move || feed.after(next, PAGE).ok());
+                        let stepped = core.step(input, now);
+                        ahead = reading.join().ok().flatten();
+                        stepped
+                    }),
+                    None => core.step(input, now),
+                };
+                match stepped {
                     Ok(step) => {
                         busy = step.busy || !at_end;
                         next_at = step.next_at;
@@ -205,9 +217,17 @@ impl Service {
     }
 
     /// The next page of the feed, as far as it is ours to read now.
-    fn read(&mut self, feed: &mut Feed) -> Result<(Vec<UserChange>, Option<Sequence>, bool), StoreError> {
+    fn read(
+        &mut self,
+        feed: &mut Feed,
+        ahead: Option<Page>,
+    ) -> Result<(Vec<UserChange>, Option<Sequence>, bool), StoreError> {
         let cursor = self.core.cursor()?;
-        match feed.after(cursor, PAGE) {
+        let page = match ahead {
+            Some(page) if page.from == cursor => Ok(page),
+            _ => feed.after(cursor, PAGE),
+        };
+        match page {
             Ok(page) => {
                 let moved = (page.cursor != cursor).then_some(page.cursor);
                 Ok((page.rows.into_iter().map(change_of).collect(), moved, page.at_end))
@@ -401,6 +421,7 @@ fn change_of(row: FeedRow) -> UserChange {
             FeedKind::Deleted => Presence::Deleted,
         },
         record: row.record,
+        text: Some(row.text),
         live: row.live,
         created: row.kind == FeedKind::Created,
         heard_at: row.heard_at,
