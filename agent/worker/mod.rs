@@ -21,7 +21,7 @@ use crate::store::enablement as db;
 use crate::store::open::{self, Kind};
 use crate::store::{Named, StoreError};
 use rusqlite::{Connection, TransactionBehavior};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -64,6 +64,8 @@ pub struct Input {
     pub changes: Vec<UserChange>,
     /// The log is covered up to here once this step commits.
     pub through: Option<Sequence>,
+    /// `changes` has all who are not in the log that was built anew.
+    pub compared: bool,
     pub results: Vec<(UserKey, WriteResult)>,
     pub answers: Vec<SrvFact>,
     pub sightings: Vec<Sighting>,
@@ -122,6 +124,9 @@ struct InFlight {
     expire: Option<PasswordDate>,
     object_class: Option<String>,
 }
+
+/// Set while the log that was built anew is not yet compared with the standings.
+const COMPARE: &str = "compare";
 
 /// Rechecks and due users looked at in one step, so that news never waits behind them for long.
 const CHUNK: usize = 500;
@@ -199,6 +204,7 @@ impl Core {
             && !waiting
             && !settling
             && db::recheck_count(&self.db)? == 0
+            && !self.is_to_compare()?
             && db::wishes(&self.db)?.is_empty())
     }
 
@@ -241,6 +247,9 @@ impl Core {
         if let Some(through) = input.through {
             db::set_cursor(&self.db, through)?;
         }
+        if input.compared {
+            db::delete_meta(&self.db, COMPARE)?;
+        }
         self.take_due(now)?;
         self.take_recheck(now)?;
         self.settle_guard(now)?;
@@ -267,9 +276,42 @@ impl Core {
     }
 
     /// The log was rebuilt: its cursor means nothing any more. Everybody is read again; who is not in the new log is
-    /// found by `compare_with_log`.
+    /// found when it has everybody ([`Core::absent_from`]).
     pub fn restart_feed(&mut self) -> Result<(), StoreError> {
-        db::set_cursor(&self.db, Sequence::default())
+        let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate).named("restart_feed")?;
+        db::set_meta(&tx, COMPARE, "the log was built anew")?;
+        db::set_cursor(&tx, Sequence::default())?;
+        tx.commit().named("restart_feed")
+    }
+
+    /// Whether the log was built anew and not yet compared.
+    pub fn is_to_compare(&self) -> Result<bool, StoreError> {
+        Ok(db::meta(&self.db, COMPARE)?.is_some())
+    }
+
+    /// Who was present when last heard of, and is not in a log that has everybody: not proven deleted, so left the scope.
+    pub fn absent_from(
+        &self,
+        log: &HashSet<UserKey>,
+        head: Sequence,
+        now: Timestamp,
+    ) -> Result<Vec<UserChange>, StoreError> {
+        let (mut absent, mut after) = (Vec::new(), 0);
+        loop {
+            let chunk = db::standings_after(&self.db, after, CHUNK)?;
+            let Some((last, _)) = chunk.last() else { return Ok(absent) };
+            after = *last;
+            let gone = chunk.into_iter().filter(|(_, s)| s.presence == Presence::Present && !log.contains(&s.key));
+            absent.extend(gone.map(|(_, standing)| UserChange {
+                key: standing.key,
+                sequence: head,
+                presence: Presence::LeftScope,
+                record: standing.record,
+                live: false,
+                created: false,
+                heard_at: now,
+            }));
+        }
     }
 
     fn flush_homes(&mut self) -> Result<(), StoreError> {

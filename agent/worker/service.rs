@@ -11,7 +11,7 @@ use crate::probe::srv::SrvResolver;
 use crate::store::StoreError;
 use crate::store::enablement as db;
 use crate::telemetry::lines;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -73,11 +73,19 @@ struct Pending {
     results: Vec<(UserKey, WriteResult)>,
     sightings: Vec<Sighting>,
     answers: Vec<SrvFact>,
+    /// The log was compared: these are not in it.
+    absent: Option<Vec<UserChange>>,
+    /// Settings changed: there are users to look at again.
+    reloaded: bool,
 }
 
 impl Pending {
     fn is_empty(&self) -> bool {
-        self.results.is_empty() && self.sightings.is_empty() && self.answers.is_empty()
+        self.results.is_empty()
+            && self.sightings.is_empty()
+            && self.answers.is_empty()
+            && self.absent.is_none()
+            && !self.reloaded
     }
 }
 
@@ -113,7 +121,7 @@ impl Service {
                 purged_at = now;
             }
 
-            let (changes, through, at_end) = match self.read(&mut feed) {
+            let (mut changes, through, at_end) = match self.read(&mut feed) {
                 Ok(page) => page,
                 Err(error) => {
                     lines::loop_held("worker", &crate::error::chain(&error), &error.hint().0);
@@ -126,9 +134,14 @@ impl Service {
             if busy || wished || due || through.is_some() || !pending.is_empty() {
                 let room = self.writes_at_once.saturating_sub(self.core.in_flight());
                 let kept = pending.results.clone();
+                let absent = pending.absent.take();
+                pending.reloaded = false;
+                let compared = absent.is_some();
+                changes.extend(absent.into_iter().flatten());
                 let input = Input {
                     changes,
                     through,
+                    compared,
                     results: std::mem::take(&mut pending.results),
                     answers: std::mem::take(&mut pending.answers),
                     sightings: std::mem::take(&mut pending.sightings),
@@ -172,6 +185,9 @@ impl Service {
             if self.core.world().adopting && at_end && self.adoption_ends(&mut feed, &mut adopt_up_to)? {
                 self.core.finish_adoption(now)?;
                 busy = true;
+            }
+            if at_end && through.is_none() && pending.absent.is_none() {
+                pending.absent = self.absent(&feed, now)?;
             }
             let stale = self.stale_answers(now);
             self.ask_later(stale, runtime, &mut asking, &mut asked);
@@ -218,6 +234,18 @@ impl Service {
         }
         let cursor = self.core.cursor()?;
         Ok(up_to.is_some_and(|up_to| cursor.seq >= up_to.seq))
+    }
+
+    /// Once a log that was built anew has everybody: who was present, and is not in it. `None`: nothing to compare (yet).
+    fn absent(&self, feed: &Feed, now: Timestamp) -> Result<Option<Vec<UserChange>>, StoreError> {
+        if self.core.world().adopting || !self.core.is_to_compare()? || !feed.everybody_read()? {
+            return Ok(None);
+        }
+        let mut known = HashSet::new();
+        feed.each_key(|key, _| {
+            known.insert(key);
+        })?;
+        self.core.absent_from(&known, feed.head()?, now).map(Some)
     }
 
     /// Domains that nobody asked about yet are asked before deciding, so that a first pass does not wait user by user.
@@ -370,6 +398,7 @@ impl Service {
             News::Sighted(sighting) => pending.sightings.push(sighting),
             News::Reload(settings, done) => {
                 let _ = done.send(self.core.reload(*settings, Timestamp::now()));
+                pending.reloaded = true;
             }
         }
     }
