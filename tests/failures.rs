@@ -225,8 +225,12 @@ fn rights_lost_on_one_container_delete_and_release_nobody() {
     let narrowed = conf.replacen("\naccess to attrs=userPassword", &format!("{denied}access to attrs=userPassword"), 1);
     assert_ne!(conf, narrowed);
     let written = versions(&slapd);
+    agent.stop();
     std::fs::write(slapd.path("slapd.conf"), narrowed).unwrap();
     slapd.restart();
+    // Without a change slapd would have nothing to tell, and nobody would look.
+    slapd.modify(&format!("dn: ou=people,{SUFFIX}\nreplace: description\ndescription: narrowed\n"));
+    agent.start();
     agent.wait_for("the suspicion", |agent| agent.log().contains("source.suspect"));
     assert_eq!(agent.count("enabled"), 300);
     assert_eq!(kinds_of_user_events(&agent), BTreeSet::from(["homeward.user.created.v1".to_owned()]));
@@ -235,6 +239,8 @@ fn rights_lost_on_one_container_delete_and_release_nobody() {
     // The rights come back, and with them everybody.
     std::fs::write(slapd.path("slapd.conf"), conf).unwrap();
     slapd.restart();
+    agent.wait_for("the connection", |agent| agent.log().matches("source.connected").count() == 3);
+    agent.say(&["sweep"]);
     agent.wait_for("the end of it", |agent| agent.log().contains("source.suspect_ended"));
     agent.stop();
     assert_eq!(agent.once(), 0);
@@ -405,7 +411,9 @@ fn expire_makes_the_directory_demand_a_new_password_once() {
     // Taken back by an administrator: it is not asked for again.
     slapd.modify(&format!("dn: {}\ndelete: pwdReset\n", dn("bob")));
     agent.stop();
+    let written = versions(&slapd);
     agent.once();
+    assert_eq!(versions(&slapd), written);
     assert_eq!(slapd.entries("(pwdReset=TRUE)", &["1.1"]).len(), 1);
     assert_eq!(agent.count("awaiting-password"), 2);
 }
@@ -464,7 +472,10 @@ fn refused(agent: &Agent, code: i32, names: &str) {
         let said = text(&output);
         assert_eq!(output.status.code(), Some(code), "{verb:?}: {said}");
         assert!(said.to_lowercase().contains(&names.to_lowercase()), "{verb:?} does not name {names}: {said}");
-        assert!(said.contains("homeward ") || said.contains("ls -l"), "{verb:?} says nothing to do: {said}");
+        assert!(
+            [": homeward ", ": ls -l", ": ldapwhoami"].iter().any(|next| said.contains(next)),
+            "{verb:?} says nothing to do: {said}"
+        );
     }
 }
 
@@ -487,7 +498,7 @@ fn what_the_directory_refuses_is_said_with_what_to_do() {
     refused(&of().base("dc=elsewhere,dc=org"), 1, "dc=elsewhere");
     refused(
         &Agent::at("ldap://127.0.0.1:9").extra("[directory.tls]\nmode = \"starttls\"\nca_file = \"/nonexistent\"\n"),
-        78,
+        1,
         "ca_file",
     );
 }
@@ -575,7 +586,7 @@ fn an_operator_moves_users_cordons_and_drains_under_the_guard() {
     agent.wait_for("its outcome", |agent| told(agent, "moved") == 1);
     assert_eq!(slapd.value(&format!("(uid={login})"), "msExchIMAddress").as_deref(), Some("u0000000@im.example.com"));
     assert!(slapd.value(&format!("(uid={login})"), "msExchIMPhysicalURL").unwrap().contains("im2.example.com"));
-    assert_eq!(agent.cli(&["user", "move", login, "--to", "nowhere"]).status.code(), Some(1));
+    assert_eq!(agent.cli(&["user", "move", login, "--to", "nowhere"]).status.code(), Some(2));
 
     agent.say(&["home", "cordon", "im1"]);
     agent.wait_for("the cordon", |agent| db::homes(&agent.store()).unwrap()[0].wish != Default::default());
