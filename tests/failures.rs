@@ -156,6 +156,7 @@ fn survive(kill_slapd: bool, seed: u64) {
     agent.stop();
     assert_eq!(agent.once(), 0, "{}", agent.state());
     everybody_is_right(&agent, &slapd, &alive, &capacities);
+    assert_eq!(told(&agent, "adopted"), 0, "nobody was enabled before us");
     let (written, outcomes) = (versions(&slapd), agent.outcomes());
     assert_eq!(agent.once(), 0);
     assert_eq!(versions(&slapd), written, "a second pass writes nothing");

@@ -414,14 +414,13 @@ fn promise_8_a_rule_that_would_release_everybody_touches_nobody_until_approved()
     // Who decides otherwise meanwhile is let go by nobody's approval of the old plan.
     let wrong = agent.cli(&["approve", "000000000000"]);
     assert_eq!(wrong.status.code(), Some(1));
-    let mut plan = hash.clone();
     slapd.modify(&format!("dn: uid=u0000042,ou=people,{SUFFIX}\nreplace: uid\nuid: u0000042\nuid: u0000009x\n"));
     agent.wait_for("the one that stays", |agent| agent.count("held") == 49);
     let changed: serde_json::Value = serde_json::from_str(&agent.say(&["problem", "show", "guard", "--json"])).unwrap();
-    std::mem::swap(&mut plan, &mut changed["held"]["hash"].as_str().unwrap().to_owned());
+    let plan = changed["held"]["hash"].as_str().unwrap();
     assert_ne!(plan, hash);
     assert_eq!(agent.cli(&["approve", &hash]).status.code(), Some(1));
-    agent.say(&["approve", &plan]);
+    agent.say(&["approve", plan]);
     agent.wait_for("exactly those", |agent| agent.count("ignored") + agent.count("disabled") == 49);
     agent.wait_for("their clearing", |_| slapd.entries("(msExchIMAddress=*)", &["1.1"]).len() == 11);
     assert_eq!(agent.outcomes().iter().filter(|(kind, _)| kind == "disabled").count(), 49);
