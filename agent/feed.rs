@@ -128,6 +128,11 @@ impl Feed {
         seq.map(|seq| Ok(Sequence { epoch: self.epoch()?, seq })).transpose()
     }
 
+    /// A refresh of this log has named everybody: who is not in it is not in scope.
+    pub fn everybody_read(&self) -> Result<bool, StoreError> {
+        Ok(sql::meta_number(&self.connection, meta::REFRESHED_AT)?.is_some())
+    }
+
     /// What changed behind `cursor`, at most `limit` rows read. `Sequence::default()` begins: everybody present is told
     /// as created. Until such a reader has reached the end its cursor keeps epoch 0, because "what changed" is not
     /// defined for one who has not yet heard of everybody; and a purged tombstone is nothing it could have missed.

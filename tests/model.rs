@@ -342,7 +342,7 @@ impl Run {
             }
         }
         let at_end = changes.len() < limit;
-        let input = Input { changes, through: Some(through), results, answers, sightings: vec![], room: 3 };
+        let input = Input { changes, through: Some(through), results, answers, room: 3, ..Input::default() };
         let progressed = !input.results.is_empty() || !input.answers.is_empty() || cursor.seq != through.seq;
         let step: Step = self.core().step(input, now).unwrap();
         if self.core().world().adopting && at_end {

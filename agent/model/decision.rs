@@ -186,20 +186,20 @@ impl Refusal {
                 "the SRV record of {domain} has target \".\" (RFC 2782: service not available); correct or remove it, then: homeward problem retry ID"
             ),
             Refusal::NoLogin { attribute } => {
-                format!("give the entry a {attribute} value; it is looked at again by itself")
+                format!("give the entry a {attribute} value; it is looked at again by itself, see: homeward problem show ID")
             }
             Refusal::AddressCharacter { .. } => {
-                "change the mail address or the login name in the directory; it is looked at again by itself".into()
+                "change the mail address or the login name in the directory; it is looked at again by itself, see: homeward problem show ID".into()
             }
             Refusal::BadMail { .. } => {
-                "leave one valid primary address in the directory; it is looked at again by itself".into()
+                "leave one valid primary address in the directory; it is looked at again by itself, see: homeward problem show ID".into()
             }
             Refusal::HomeGone { home } => {
                 format!("put home {home} back into the configuration, or: homeward home drain {home}")
             }
             Refusal::NoSuchHome { .. } => "correct the name in the configuration, then: homeward check".into(),
             Refusal::NoImDomain => "set [im] domain, or im_domain in the rule, then: systemctl reload homeward".into(),
-            Refusal::BadEntry { .. } => "correct the entry in the directory; it is looked at again by itself".into(),
+            Refusal::BadEntry { .. } => "correct the entry in the directory; it is looked at again by itself, see: homeward problem show ID".into(),
         }
     }
 }

@@ -60,7 +60,7 @@ struct Detail {
     previous: Option<(WriteBackValues, Timestamp)>,
     #[serde(default, skip_serializing_if = "is_default")]
     digest: DigestReadiness,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "known_date")]
     reset_asked_for: Option<PasswordDate>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reset_since: Option<Timestamp>,
@@ -76,6 +76,13 @@ struct Detail {
     told: Option<String>,
     #[serde(default, skip_serializing_if = "is_default")]
     told_digest: DigestReadiness,
+}
+
+/// A password without a date is `null`, which is another thing than nothing asked for.
+fn known_date<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<Option<PasswordDate>, D::Error> {
+    PasswordDate::deserialize(deserializer).map(Some)
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

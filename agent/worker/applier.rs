@@ -225,7 +225,7 @@ impl Core {
         self.close_problem(&standing.key)?;
         let told = standing.told_digest;
         standing.told_digest = standing.digest;
-        self.tell_enabled(standing, told, from, now)
+        self.tell_enabled(standing, false, told, from, now)
     }
 }
 

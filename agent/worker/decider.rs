@@ -251,13 +251,15 @@ impl Core {
         let in_place = same_values(&found, &desired);
         standing.updated_at = now;
         if in_place && (expire.is_none() || !self.settings.enforce) {
-            // Nothing to write: it is there, by us or by those before us.
+            // Nothing to write: it is there, by us or by those before us. What was on its way when we were killed is ours.
+            let taken_over = change == Change::Adopted || same_values(&standing.applied, &desired);
             standing.applied = found;
             standing.leaving = None;
             standing.status = enabled_status(digest);
             self.clear(id, &key)?;
             let told = std::mem::replace(&mut standing.told_digest, digest);
-            self.tell_enabled(&mut standing, told, home_before.filter(|home| *home != assignment.home), now)?;
+            let from = home_before.filter(|home| *home != assignment.home);
+            self.tell_enabled(&mut standing, taken_over, told, from, now)?;
         } else if self.settings.enforce {
             if change == Change::Adopted {
                 standing.applied = found;
@@ -278,6 +280,7 @@ impl Core {
     pub(super) fn tell_enabled(
         &mut self,
         standing: &mut Standing,
+        taken_over: bool,
         digest_before: DigestReadiness,
         from: Option<HomeId>,
         now: Timestamp,
@@ -288,7 +291,8 @@ impl Core {
         standing.told = None;
         if !standing.told_enabled {
             standing.told_enabled = true;
-            let kind = if standing.previous.is_some() { OutcomeKind::Enabled } else { OutcomeKind::Adopted };
+            let adopted = taken_over && standing.previous.is_none();
+            let kind = if adopted { OutcomeKind::Adopted } else { OutcomeKind::Enabled };
             self.tell(standing, kind, None, None, now)?;
         } else if from.is_some() {
             self.tell(standing, OutcomeKind::Moved, None, from, now)?;

@@ -125,6 +125,9 @@ struct InFlight {
     object_class: Option<String>,
 }
 
+/// Set while the log that was built anew is not yet compared with the standings.
+const COMPARE: &str = "compare";
+
 /// Rechecks and due users looked at in one step, so that news never waits behind them for long.
 const CHUNK: usize = 500;
 
@@ -213,6 +216,7 @@ impl Core {
             && !waiting
             && !settling
             && db::recheck_count(&self.db)? == 0
+            && !self.must_compare()?
             && db::wishes(&self.db)?.is_empty())
     }
 
@@ -285,13 +289,13 @@ impl Core {
     pub fn restart_feed(&mut self) -> Result<(), StoreError> {
         let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate).named("restart_feed")?;
         db::set_cursor(&tx, Sequence::default())?;
-        db::set_meta(&tx, "compare", "yes")?;
+        db::set_meta(&tx, COMPARE, "the log was built anew")?;
         tx.commit().named("restart_feed")
     }
 
     /// A rebuilt log was read from the beginning and has to be compared with the standings.
     pub fn must_compare(&self) -> Result<bool, StoreError> {
-        Ok(db::meta(&self.db, "compare")?.is_some())
+        Ok(db::meta(&self.db, COMPARE)?.is_some())
     }
 
     /// Standings that a rebuilt and complete log of this epoch does not name left the scope while the old one was lost.
@@ -313,7 +317,7 @@ impl Core {
                     }
                 }
             }
-            db::delete_meta(&core.db, "compare")?;
+            db::delete_meta(&core.db, COMPARE)?;
             core.flush_homes()
         };
         match run(self).and_then(|()| self.db.execute_batch("commit").named("compare_with_log")) {

@@ -75,11 +75,13 @@ struct Pending {
     results: Vec<(UserKey, WriteResult)>,
     sightings: Vec<Sighting>,
     answers: Vec<SrvFact>,
+    /// Settings changed: there are users to look at again.
+    reloaded: bool,
 }
 
 impl Pending {
     fn is_empty(&self) -> bool {
-        self.results.is_empty() && self.sightings.is_empty() && self.answers.is_empty()
+        self.results.is_empty() && self.sightings.is_empty() && self.answers.is_empty() && !self.reloaded
     }
 }
 
@@ -130,6 +132,7 @@ impl Service {
             if busy || wished || due || through.is_some() || !pending.is_empty() {
                 let room = self.writes_at_once.saturating_sub(self.core.in_flight());
                 let kept = pending.results.clone();
+                pending.reloaded = false;
                 let input = Input {
                     changes,
                     through,
@@ -188,7 +191,7 @@ impl Service {
                 self.core.finish_adoption(now)?;
                 busy = true;
             }
-            if at_end && !busy && self.seen.borrow().refreshed && self.core.must_compare()? {
+            if at_end && !busy && self.core.must_compare()? && feed.everybody_read()? {
                 self.core.compare_with_log(feed.epoch()?, now)?;
                 busy = true;
             }
@@ -401,6 +404,7 @@ impl Service {
             News::Sighted(sighting) => pending.sightings.push(sighting),
             News::Reload(settings, done) => {
                 let _ = done.send(self.core.reload(*settings, Timestamp::now()));
+                pending.reloaded = true;
             }
         }
     }

@@ -1,5 +1,9 @@
 //! The real `homeward` binary against a fixture: its configuration, its state directory, its log. Killed when dropped.
 
+use homeward::model::Standing;
+use homeward::store::{enablement, open};
+use std::collections::BTreeMap;
+
 use super::slapd::{AGENT_DN, AGENT_PASSWORD, SUFFIX, Slapd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -120,6 +124,16 @@ impl Agent {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
+    /// For a test that fails: users by status, and the last that was said beside the many enablements.
+    pub fn state(&self) -> String {
+        let counts = open::reader(open::Kind::Enablement, &self.state_dir())
+            .and_then(|db| enablement::status_counts(&db))
+            .map_or_else(|error| error.to_string(), |counts| format!("{counts:?}"));
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().filter(|line| !line.contains("line=user.enabled")).collect();
+        format!("{counts}\n{}", lines[lines.len().saturating_sub(40)..].join("\n"))
+    }
+
     /// The program with this configuration, to be started by the caller.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(program());
@@ -160,10 +174,14 @@ impl Agent {
             }
             if Instant::now() > deadline {
                 let _ = child.kill();
-                panic!("run --once does not end:\n{}", self.log());
+                panic!("run --once does not end: {}", self.state());
             }
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
     }
 
     pub fn pid(&self) -> u32 {
@@ -188,7 +206,7 @@ impl Agent {
         let asked = Instant::now();
         let mut child = self.child.take().unwrap();
         while child.try_wait().unwrap().is_none() {
-            assert!(asked.elapsed() < Duration::from_secs(20), "it does not stop:\n{}", self.log());
+            assert!(asked.elapsed() < Duration::from_secs(20), "it does not stop: {}", self.state());
             std::thread::sleep(Duration::from_millis(5));
         }
         asked.elapsed()
@@ -202,16 +220,55 @@ impl Agent {
 
     /// Waits until `enough` says so, reading the store of outcomes.
     pub fn wait_for(&self, what: &str, mut enough: impl FnMut(&Agent) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_secs(30);
         while !enough(self) {
-            assert!(Instant::now() < deadline, "{what} does not come:\n{}", self.log());
+            assert!(Instant::now() < deadline, "{what} does not come: {}", self.state());
             std::thread::sleep(Duration::from_millis(10));
         }
     }
 
     /// The worker's store, for reading.
     pub fn store(&self) -> rusqlite::Connection {
-        homeward::store::open::reader(homeward::store::open::Kind::Enablement, &self.state_dir()).unwrap()
+        open::reader(open::Kind::Enablement, &self.state_dir()).unwrap()
+    }
+
+    /// Everybody's standing, by login.
+    pub fn standings(&self) -> BTreeMap<String, Standing> {
+        let everybody = enablement::standings_after(&self.store(), 0, 1_000_000).unwrap();
+        let login = |standing: &Standing| standing.record.text("uid").unwrap_or_default().to_owned();
+        everybody.into_iter().map(|(_, standing)| (login(&standing), standing)).collect()
+    }
+
+    pub fn standing(&self, login: &str) -> Standing {
+        self.standings().remove(login).unwrap_or_else(|| panic!("{login} has no standing: {}", self.state()))
+    }
+
+    /// What was told of enablement so far: kind and login, in order.
+    pub fn outcomes(&self) -> Vec<(String, String)> {
+        let rows = enablement::outcomes_after(&self.store(), 0, 1_000_000).unwrap();
+        let login = |data: &str| {
+            let data: serde_json::Value = serde_json::from_str(data).unwrap();
+            data["login"].as_str().unwrap_or_default().to_owned()
+        };
+        rows.into_iter().map(|row| (row.kind.clone(), login(&row.data))).collect()
+    }
+
+    /// Everything that the log of changes holds is decided and written.
+    pub fn is_quiet(&self) -> bool {
+        let Ok(feed) = homeward::feed::Feed::open(&self.state_dir()) else { return false };
+        let Ok(db) = open::reader(open::Kind::Enablement, &self.state_dir()) else { return false };
+        let left = "select (select count(*) from intent) + (select count(*) from recheck) + (select count(*) from wish)
+                    + (select count(*) from held where tripped = 0) + (select count(*) from meta where name = 'adopted') - 1";
+        let left: i64 = db.query_row(left, [], |row| row.get(0)).unwrap_or(1);
+        left == 0 && feed.head().is_ok_and(|head| enablement::cursor(&db).is_ok_and(|cursor| cursor == head))
+    }
+
+    /// SIGHUP, and until the agent says what came of it.
+    pub fn reload(&self) {
+        let said = |agent: &Agent| agent.log().matches("agent.reload").count();
+        let before = said(self);
+        self.signal("-HUP");
+        self.wait_for("the reload", |agent| said(agent) > before);
     }
 
     /// Users with this status, while the agent runs or not.
@@ -219,7 +276,7 @@ impl Agent {
         if !Path::new(&self.state_dir().join("enablement.db")).exists() {
             return 0;
         }
-        let Ok(db) = homeward::store::open::reader(homeward::store::open::Kind::Enablement, &self.state_dir()) else {
+        let Ok(db) = open::reader(open::Kind::Enablement, &self.state_dir()) else {
             return 0;
         };
         db.query_row("select count(*) from standing where status = ?1", [status], |row| row.get::<_, i64>(0))

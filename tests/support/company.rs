@@ -95,10 +95,10 @@ impl Breakage {
             | Breakage::MailWithoutLocalPart
             | Breakage::MailWithOddCharacters
             // Only one can have it.
-            | Breakage::MailOfAnother
-            // Several values, and nothing says which is the primary one.
-            | Breakage::ManyMails => Expected::Problem,
-            Breakage::NotUtf8 | Breakage::HugeDescription | Breakage::NoMail => Expected::Enabled,
+            | Breakage::MailOfAnother => Expected::Problem,
+            // The first is taken, and kept once given.
+            Breakage::ManyMails
+            | Breakage::NotUtf8 | Breakage::HugeDescription | Breakage::NoMail => Expected::Enabled,
         }
     }
 }

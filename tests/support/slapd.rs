@@ -5,6 +5,7 @@
 
 use super::free_port;
 use homeward::config::{Attributes, Bind, Directory, Tls};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -291,6 +292,26 @@ impl Slapd {
     pub fn value(&self, filter: &str, attribute: &str) -> Option<String> {
         let prefix = format!("{attribute}: ");
         self.search(filter, &[attribute]).lines().find_map(|line| line.strip_prefix(&prefix).map(str::to_owned))
+    }
+
+    /// Who matches, by DN: the values of each attribute asked for. What is not ASCII stays in base64.
+    pub fn entries(&self, filter: &str, attributes: &[&str]) -> BTreeMap<String, BTreeMap<String, Vec<String>>> {
+        let mut entries: BTreeMap<String, BTreeMap<String, Vec<String>>> = BTreeMap::new();
+        let mut dn = String::new();
+        for line in self.search(filter, attributes).lines() {
+            match line.split_once(": ") {
+                Some(("dn", name)) => {
+                    dn = name.to_owned();
+                    entries.entry(dn.clone()).or_default();
+                }
+                Some((name, value)) if !line.starts_with('#') => {
+                    let entry = entries.entry(dn.clone()).or_default();
+                    entry.entry(name.trim_end_matches(':').to_owned()).or_default().push(value.to_owned());
+                }
+                _ => {}
+            }
+        }
+        entries
     }
 
     /// Runs one of the ldap-utils as somebody; the caller looks at the outcome.
