@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 /// Jobs that wait for the thread. Few: in a refresh it is the store that sets the pace.
-const JOBS_WAITING: usize = 2;
+const JOBS_WAITING: usize = 1;
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) enum Job {
