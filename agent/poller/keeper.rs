@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 /// Jobs that wait for the thread. Few: in a refresh it is the store that sets the pace.
-const JOBS_WAITING: usize = 2;
+const JOBS_WAITING: usize = 1;
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// More live changes than this in one window are a burst: our own write-back, most often. Then a commit takes what comes in
 /// `BURST_PAUSE`, and the disk is left to the directory. Below that every change is committed at once.

@@ -16,11 +16,11 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 
 /// At most so many items are handed over at once…
-const BATCH_ITEMS: usize = 2000;
+const BATCH_ITEMS: usize = 5000;
 /// … or so many bytes as the server sent them.
-const BATCH_BYTES: usize = 1024 * 1024;
+const BATCH_BYTES: usize = 2560 * 1024;
 /// Batches that wait for their reader; then we stop reading the socket.
-const BATCHES_WAITING: usize = 4;
+const BATCHES_WAITING: usize = 1;
 /// Room for one read.
 const READ_BYTES: usize = 256 * 1024;
 /// slapd writes every entry with a write of its own, and half of its time goes into that. During a refresh, after a
