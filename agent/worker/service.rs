@@ -169,7 +169,7 @@ impl Service {
                     }
                 }
             }
-            if self.core.world().adopting && at_end && self.adoption_ends(&mut feed, &mut adopt_up_to)? {
+            if self.core.world().adopting && self.adoption_ends(&mut feed, &mut adopt_up_to)? {
                 self.core.finish_adoption(now)?;
                 busy = true;
             }
@@ -217,7 +217,12 @@ impl Service {
             *up_to = Some(feed.head()?);
         }
         let cursor = self.core.cursor()?;
-        Ok(up_to.is_some_and(|up_to| cursor.seq >= up_to.seq))
+        match up_to {
+            // The log's end is not waited for: in a first pass it runs ahead, and everybody would be read twice. But who
+            // was in the log then and changed since stands further on.
+            Some(up_to) if cursor.seq >= up_to.seq => Ok(!feed.any_moved_past(cursor, up_to.seq)?),
+            _ => Ok(false),
+        }
     }
 
     /// Domains that nobody asked about yet are asked before deciding, so that a first pass does not wait user by user.
