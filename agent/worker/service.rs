@@ -95,7 +95,8 @@ impl Service {
         let mut pending = Pending::default();
         let mut asking: JoinSet<(String, Answered)> = JoinSet::new();
         let mut asked: BTreeSet<String> = BTreeSet::new();
-        let mut adopt_up_to: Option<Sequence> = None;
+        // A log from before: its carriers may stand anywhere in it. In a new one they come first.
+        let mut adopt_up_to = if feed.carriers_complete()?.is_some() { Some(feed.head()?) } else { None };
         let mut busy = true;
         let mut next_at = None;
         let mut data_version = self.data_version();
@@ -210,11 +211,11 @@ impl Service {
         }
     }
 
-    /// Adoption ends once everything that carries a value has been read: the poller says where that is, and what was in
-    /// the log when it said so has been read.
+    /// Adoption ends once everything that carries a value has been read: in a new log that is where the poller says, in
+    /// one from before all that was in it when we began.
     fn adoption_ends(&self, feed: &mut Feed, up_to: &mut Option<Sequence>) -> Result<bool, StoreError> {
-        if up_to.is_none() && feed.carriers_complete()?.is_some() {
-            *up_to = Some(feed.head()?);
+        if up_to.is_none() {
+            *up_to = feed.carriers_complete()?;
         }
         let cursor = self.core.cursor()?;
         match up_to {
