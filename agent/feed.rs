@@ -133,6 +133,11 @@ impl Feed {
         Ok(sql::meta_number(&self.connection, meta::REFRESHED_AT)?.is_some())
     }
 
+    /// Whether somebody who was in the log at `seq` stands behind `cursor` now, because of a change since.
+    pub fn any_moved_past(&self, cursor: Sequence, seq: u64) -> Result<bool, StoreError> {
+        sql::any_moved_past(&self.connection, cursor.seq as i64, seq as i64)
+    }
+
     /// What changed behind `cursor`, at most `limit` rows read. `Sequence::default()` begins: everybody present is told
     /// as created. Until such a reader has reached the end its cursor keeps epoch 0, because "what changed" is not
     /// defined for one who has not yet heard of everybody; and a purged tombstone is nothing it could have missed.

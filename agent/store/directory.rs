@@ -213,6 +213,13 @@ pub fn count_after(c: &Connection, after: i64) -> Result<u64, StoreError> {
         .map(|count| count.max(0) as u64)
 }
 
+/// Whether a row born at or before `born` stands behind `after`.
+pub fn any_moved_past(c: &Connection, after: i64, born: i64) -> Result<bool, StoreError> {
+    c.prepare_cached("select exists (select 1 from entry where seq > ?1 and born_seq <= ?2)")
+        .and_then(|mut s| s.query_row([after, born], |row| row.get(0)))
+        .named("reading the log's end")
+}
+
 /// (present, gone)
 pub fn counts(c: &Connection) -> Result<(u64, u64), StoreError> {
     // Both counts come from small indexes; the rows themselves are not read.

@@ -100,7 +100,8 @@ impl Service {
         let mut ahead: Option<Page> = None;
         let mut asking: JoinSet<(String, Answered)> = JoinSet::new();
         let mut asked: BTreeSet<String> = BTreeSet::new();
-        let mut adopt_up_to: Option<Sequence> = None;
+        // A log from before: its carriers may stand anywhere in it. In a new one they come first.
+        let mut adopt_up_to = if feed.carriers_complete()?.is_some() { Some(feed.head()?) } else { None };
         let mut busy = true;
         let mut next_at = None;
         let mut data_version = self.data_version();
@@ -187,7 +188,7 @@ impl Service {
                     }
                 }
             }
-            if self.core.world().adopting && at_end && self.adoption_ends(&mut feed, &mut adopt_up_to)? {
+            if self.core.world().adopting && self.adoption_ends(&mut feed, &mut adopt_up_to)? {
                 self.core.finish_adoption(now)?;
                 busy = true;
             }
@@ -244,14 +245,19 @@ impl Service {
         }
     }
 
-    /// Adoption ends once everything that carries a value has been read: the poller says where that is, and what was in
-    /// the log when it said so has been read.
+    /// Adoption ends once everything that carries a value has been read: in a new log that is where the poller says, in
+    /// one from before all that was in it when we began.
     fn adoption_ends(&self, feed: &mut Feed, up_to: &mut Option<Sequence>) -> Result<bool, StoreError> {
-        if up_to.is_none() && feed.carriers_complete()?.is_some() {
-            *up_to = Some(feed.head()?);
+        if up_to.is_none() {
+            *up_to = feed.carriers_complete()?;
         }
         let cursor = self.core.cursor()?;
-        Ok(up_to.is_some_and(|up_to| cursor.seq >= up_to.seq))
+        match up_to {
+            // The log's end is not waited for: in a first pass it runs ahead, and everybody would be read twice. But who
+            // was in the log then and changed since stands further on.
+            Some(up_to) if cursor.seq >= up_to.seq => Ok(!feed.any_moved_past(cursor, up_to.seq)?),
+            _ => Ok(false),
+        }
     }
 
     /// Domains that nobody asked about yet are asked before deciding, so that a first pass does not wait user by user.
