@@ -231,7 +231,16 @@ impl Core {
             _ => {}
         }
         if changed && effective.is_certain() {
-            db::put_recheck(&self.db, &About::Domain(fact.domain.clone()))?;
+            // On an answer that was unknown nobody rests but those who wait for it. Looking again at all of the domain
+            // would do a first pass twice.
+            let rested = before.is_some_and(|known| known.answer.is_certain());
+            let follows = self.world.policy.im.on_srv_change == OnChange::Migrate;
+            let about = if rested || follows {
+                About::Domain(fact.domain.clone())
+            } else {
+                About::Waiting(Blocker::Srv(fact.domain.clone()).code())
+            };
+            db::put_recheck(&self.db, &about)?;
         }
         db::put_srv(&self.db, &fact)?;
         self.world.srv.insert(fact.domain.clone(), fact);
