@@ -319,6 +319,7 @@ fn a_disabled_account_is_released_its_values_cleared_and_comes_back_to_the_same_
         assert_eq!(slapd.value("(uid=u0000005)", attribute), None, "{attribute}");
     }
     assert_eq!(told(&agent, "disabled"), 1);
+    assert!(agent.say(&["user", "history", "u0000005"]).contains("disabled or expired"), "the reason is told");
     slapd.modify(&format!("dn: {}\ndelete: pwdAccountLockedTime\n", dn("u0000005")));
     agent.wait_for("the return", |agent| agent.count("enabled") == 30);
     let after = slapd.entries("(uid=u0000005)", &["msExchIMAddress", "imHomeServer", "msExchIMMetaPhysicalURL"]);

@@ -2,7 +2,7 @@
 
 use super::decider::enabled_status;
 use super::{Core, InFlight, Said, occupied};
-use crate::decide::{World, digest, ownership};
+use crate::decide::{World, decide, digest, ownership};
 use crate::error::Disposition;
 use crate::model::*;
 use crate::retry;
@@ -144,13 +144,15 @@ impl Core {
                     db::put_due(&self.db, &key, now.plus(Duration::from_secs(30)), "look")?;
                     standing.status = Status::Retrying;
                 }
-                self.save(Some(id), before, &standing).map(drop)
+                self.save(Some(id), before, &standing)?;
+                if changed_meanwhile { self.reconsider(&key, now) } else { Ok(()) }
             }
             WriteResult::Unanswered => {
                 if flight.expire.is_some() {
                     standing.reset_asked_for = None;
                 }
-                self.retry_later(id, standing, before, "no answer came".into(), now)
+                self.retry_later(id, standing, before, "no answer came".into(), now)?;
+                if changed_meanwhile { self.reconsider(&key, now) } else { Ok(()) }
             }
             WriteResult::Refused(refusal) => {
                 if flight.expire.is_some() {
@@ -161,12 +163,13 @@ impl Core {
                         db::delete_intent(&self.db, &key)?;
                         let hint = refusal.hint().0;
                         self.problem(&mut standing, "write-refused", refusal.to_string(), hint, now)?;
-                        self.save(Some(id), before, &standing).map(drop)
+                        self.save(Some(id), before, &standing)?;
                     }
                     Disposition::Retry | Disposition::Hold => {
-                        self.retry_later(id, standing, before, refusal.to_string(), now)
+                        self.retry_later(id, standing, before, refusal.to_string(), now)?;
                     }
                 }
+                if changed_meanwhile { self.reconsider(&key, now) } else { Ok(()) }
             }
         }
     }
@@ -212,7 +215,12 @@ impl Core {
     ) -> Result<(), StoreError> {
         standing.updated_at = now;
         let Some(assignment) = standing.holds().cloned() else {
-            return self.finish_release(standing, "", now);
+            // Why the user is left alone now is why the place was taken away.
+            let why = match decide(standing, &self.world, now).wanted {
+                Wanted::LeftAlone { why } => why.as_str(),
+                Wanted::Enabled { .. } | Wanted::Released { .. } | Wanted::Wait { .. } | Wanted::Refused { .. } => "",
+            };
+            return self.finish_release(standing, why, now);
         };
         let from = standing.leaving.take().filter(|home| *home != assignment.home);
         if let Some(values) = values {
