@@ -39,7 +39,6 @@ fn say_everything() {
     lines::source_entry_unreadable(Some(KEY), "the cause");
     lines::source_held("ldap://127.0.0.1:389", "the cause", "homeward check");
     lines::batch_stored(5, Duration::from_millis(1500));
-    lines::entry_seen(KEY, "uid=ann,dc=example,dc=com");
     lines::user_enabled(KEY, "ann", &assignment(), "http://im.example.com/instmsg/aliases/ann", "change the password");
     lines::user_adopted(KEY, "ann", &assignment());
     lines::user_moved(KEY, "ann", Some(&home("im1")), &assignment());
@@ -51,30 +50,21 @@ fn say_everything() {
     lines::problem_opened(7, Some(KEY), "the address is taken", "homeward check");
     lines::problem_closed(7, KEY);
     lines::write_retried(KEY, 3, "the cause", Duration::from_secs(4));
-    lines::write_refused(KEY, "the cause", "homeward check");
     lines::guard_held(60, 1, 2, 50, "3f2a");
     lines::guard_approved("3f2a", "root", 12);
-    lines::guard_refused("3f2a", "root");
     lines::home_full(&home("im1"), 10000);
     lines::home_down(&home("im1"), "the cause");
     lines::home_up(&home("im1"));
-    lines::home_load_stale(&home("im1"), Duration::from_secs(600), "the cause");
-    lines::home_gone(&home("im1"), 12);
-    lines::home_drained(&home("im1"));
     lines::srv_unknown("example.com", "the reason");
     lines::srv_known("example.com", "chat.example.com");
     lines::srv_changed("example.com", "im.example.com", "chat.example.com", Timestamp(1_767_225_600_000));
     lines::store_lagging(100, Duration::from_secs(90));
-    lines::store_migrated("directory.db", 1, 2);
     lines::store_rebuilt("directory.db", "the reason");
     lines::disk_full("/var/lib/homeward");
     lines::clock_backwards(Duration::from_secs(5));
     lines::wish_taken("root", "move user ann to im2", "done");
-    lines::wish_refused("root", "homeward user move ann --to im2", "the cause");
     lines::loop_held("intake", "the cause", "homeward check");
     lines::loop_resumed("intake");
-    lines::watchdog_missed("intake", Duration::from_secs(61));
-    lines::loop_ended("intake", "the cause");
 }
 
 #[derive(Clone, Default)]

@@ -157,11 +157,6 @@ pub fn batch_stored(changes: u64, took: Duration) {
     debug!(line = "batch.stored", changes, duration_ms, "stored {changes} changes in {took:.1?}");
 }
 
-/// The one line with a DN, and only for who looks for it.
-pub fn entry_seen(key: UserKey, dn: &str) {
-    debug!(line = "entry.seen", user.key = %key, user.dn = dn, "entry {dn} is user {key}");
-}
-
 // A user
 
 /// The task summary of the manual procedure: the address is what the user logs on with. `to_do`: what is left for a person, or empty.
@@ -234,10 +229,6 @@ pub fn write_retried(key: UserKey, attempt: u32, error: &str, retry_in: Duration
     warn!(line = "write.retried", user.key = %key, attempt, error, retry_in_ms, "writing {key} back failed {attempt} times: {error}; tried again in {retry_in:.1?}");
 }
 
-pub fn write_refused(key: UserKey, error: &str, hint: &str) {
-    error!(line = "write.refused", user.key = %key, error, hint, "the directory refuses to write {key}: {error}; {hint}");
-}
-
 // The guard
 
 pub fn guard_held(releases: u64, moves: u64, address_changes: u64, limit: u64, plan_hash: &str) {
@@ -264,17 +255,6 @@ pub fn guard_approved(plan_hash: &str, who: &str, users: u64) {
     );
 }
 
-/// Somebody approved what is no longer so.
-pub fn guard_refused(plan_hash: &str, who: &str) {
-    warn!(
-        line = "guard.refused",
-        plan.hash = plan_hash,
-        who,
-        hint = "homeward problem list",
-        "the plan {plan_hash} that {who} approved is not held (any more); what is held: homeward problem list"
-    );
-}
-
 // Home servers
 
 pub fn home_full(home: &HomeId, capacity: u32) {
@@ -287,20 +267,6 @@ pub fn home_down(home: &HomeId, error: &str) {
 
 pub fn home_up(home: &HomeId) {
     info!(line = "home.up", home.id = %home, "home server {home} answers again");
-}
-
-pub fn home_load_stale(home: &HomeId, age: Duration, error: &str) {
-    let age_ms = ms(age);
-    warn!(line = "home.load_stale", home.id = %home, age_ms, error, "the number of online users of home server {home} is {age:.0?} old: {error}; placement goes by assigned users");
-}
-
-pub fn home_gone(home: &HomeId, users: u64) {
-    let hint = format!("homeward home drain {home}");
-    error!(line = "home.gone", home.id = %home, users, hint, "{users} users live at home server {home}, which the configuration no longer names; put it back, or: {hint}");
-}
-
-pub fn home_drained(home: &HomeId) {
-    info!(line = "home.drained", home.id = %home, "nobody lives at home server {home} any more");
 }
 
 // DNS
@@ -330,10 +296,6 @@ pub fn store_lagging(behind: u64, oldest: Duration) {
     warn!(line = "store.lagging", behind, lag_ms, "{behind} changes wait to be decided, the oldest for {oldest:.0?}");
 }
 
-pub fn store_migrated(store: &str, from: u32, to: u32) {
-    info!(line = "store.migrated", store, from, to, "the store {store} was migrated from schema {from} to {to}");
-}
-
 pub fn store_rebuilt(store: &str, why: &str) {
     warn!(line = "store.rebuilt", store, why, "the store {store} begins anew: {why}");
 }
@@ -359,25 +321,10 @@ pub fn wish_taken(who: &str, what: &str, result: &str) {
     info!(line = "wish.taken", who, what, result, "{who} asked to {what}: {result}");
 }
 
-pub fn wish_refused(who: &str, what: &str, error: &str) {
-    warn!(line = "wish.refused", who, what, error, "{who}: {what}: refused: {error}");
-}
-
 pub fn loop_held(name: &str, error: &str, hint: &str) {
     error!(line = "loop.held", loop.name = name, error, hint, "{name} stands still: {error}; {hint}");
 }
 
 pub fn loop_resumed(name: &str) {
     info!(line = "loop.resumed", loop.name = name, "{name} goes on");
-}
-
-/// A loop gave no sign of life: systemd will start the agent again.
-pub fn watchdog_missed(name: &str, silent: Duration) {
-    let silent_ms = ms(silent);
-    error!(line = "watchdog.missed", loop.name = name, silent_ms, "{name} has given no sign for {silent:.0?}; systemd starts the agent again");
-}
-
-/// A part ended that never should.
-pub fn loop_ended(name: &str, error: &str) {
-    error!(line = "loop.ended", loop.name = name, error, "{name} ended: {error}; the agent stops, and systemd starts it again");
 }
