@@ -1,7 +1,7 @@
 //! Start, stop, reload, and what systemd is told. Poller and worker run in this one process; arrows go one way: the poller
 //! writes directory.db, the worker follows it.
 
-use crate::config::{Config, Flavour};
+use crate::config::{Config, Flavour, Mode};
 use crate::decide::filter::Filter;
 use crate::directory::flavour::{self, FlavourProfile};
 use crate::directory::write_back::Writers;
@@ -35,6 +35,8 @@ pub enum Ended {
 const PROBE_EVERY: Duration = Duration::from_secs(10);
 /// A clean stop takes no longer; systemd waits longer still.
 const STOP_WITHIN: Duration = Duration::from_millis(1_500);
+/// Requests that wait for the poller.
+const REQUESTS_WAITING: usize = 16;
 /// Writes out or queued for each writer connection: enough that none waits for the next, few enough that a new account
 /// does not wait behind them.
 const WRITES_FOR_EACH: usize = 3;
@@ -51,10 +53,14 @@ pub async fn run(config: Config, once: bool) -> anyhow::Result<Ended> {
     let settings = Settings::of(&config, &profile);
     let core = Core::open(&state_dir, settings, Timestamp::now())?;
     lines::agent_started(env!("CARGO_PKG_VERSION"), config.agent.mode, db::standing_count(core.db())?);
+    if config.agent.mode == Mode::Observe {
+        let planned = db::status_counts(core.db())?.into_iter().find(|(status, _)| *status == Status::Planned);
+        lines::agent_observing(planned.map_or(0, |(_, count)| count));
+    }
 
     let (stop, stopped) = watch::channel(false);
     let (seen_by, seen) = watch::channel(Seen::default());
-    let (requests, asked) = mpsc::channel(16);
+    let (requests, asked) = mpsc::channel(REQUESTS_WAITING);
     let (news_to, news) = mpsc::channel(64);
     let (shown_by, shown) = watch::channel(Standing::default());
     let heartbeat = Arc::new(AtomicU64::new(0));
@@ -72,7 +78,7 @@ pub async fn run(config: Config, once: bool) -> anyhow::Result<Ended> {
         sweep_interval: config.directory.sweep_interval,
         news,
         seen: seen.clone(),
-        requests: requests.clone(),
+        requests,
         standing: shown_by,
         stop: stopped.clone(),
         heartbeat: heartbeat.clone(),
@@ -97,8 +103,8 @@ pub async fn run(config: Config, once: bool) -> anyhow::Result<Ended> {
         probes,
         news: news_to,
         seen_by,
-        asked: Some(asked),
-        requests,
+        asked,
+        requests: None,
         stop,
         stopped,
     };
@@ -144,15 +150,18 @@ struct Supervised {
     probes: JoinHandle<()>,
     news: mpsc::Sender<News>,
     seen_by: watch::Sender<Seen>,
-    asked: Option<mpsc::Receiver<Request>>,
-    requests: mpsc::Sender<Request>,
+    /// What the worker asks of the poller, whichever poller runs.
+    asked: mpsc::Receiver<Request>,
+    /// To the poller that runs now.
+    requests: Option<mpsc::Sender<Request>>,
     stop: watch::Sender<bool>,
     stopped: watch::Receiver<bool>,
 }
 
 impl Supervised {
     fn start_poller(&mut self) {
-        let Some(asked) = self.asked.take() else { return };
+        let (requests, asked) = mpsc::channel(REQUESTS_WAITING);
+        self.requests = Some(requests);
         let task = poller::run(self.config.clone(), asked, self.seen_by.clone(), self.stopped.clone());
         self.poller = Some(tokio::spawn(task));
     }
@@ -184,6 +193,12 @@ impl Supervised {
                 _ = terminate.recv() => return Ok(Ended::Stopped),
                 _ = interrupt.recv() => return Ok(Ended::Stopped),
                 _ = hangup.recv() => self.reload().await,
+                Some(request) = self.asked.recv() => {
+                    if let Some(requests) = &self.requests {
+                        // Full only while it is busy with as many already.
+                        let _ = requests.try_send(request);
+                    }
+                }
                 ended = poller => {
                     self.poller = None;
                     match ended {
@@ -254,9 +269,6 @@ impl Supervised {
                 poller.abort();
                 let _ = poller.await;
             }
-            let (requests, asked) = mpsc::channel(16);
-            self.asked = Some(asked);
-            self.requests = requests;
             self.start_poller();
         }
         lines::agent_reloaded(if poller_too { "policy, homes and directory" } else { "policy and homes" });

@@ -610,3 +610,19 @@ fn an_operator_moves_users_cordons_and_drains_under_the_guard() {
     agent.wait_for("rest", Agent::is_quiet);
     everybody_is_right(&agent, &slapd, &alive, &[1000, 1000, 1000]);
 }
+
+#[test]
+fn a_sweep_asked_for_after_a_reload_reaches_the_poller() {
+    let (slapd, dns) = (Slapd::builder().start(), dns());
+    let mut agent = Agent::of(&slapd).extra(asking(&dns));
+    agent.start();
+    agent.wait_for("the first pass", |agent| agent.log().matches("source.refreshed").count() == 1);
+    let rule = "[[policy]]\nname = \"staff\"\nmatch = \"(employeeType=staff)\"\n";
+    agent.set("enforce", &[1000], &format!("{}{rule}", asking(&dns)));
+    agent.reload();
+    agent.wait_for("the poller that asks for other attributes", |agent| {
+        agent.log().matches("source.refreshed").count() == 2
+    });
+    agent.say(&["sweep"]);
+    agent.wait_for("the sweep", |agent| agent.log().matches("source.refreshed").count() == 3);
+}

@@ -132,7 +132,7 @@ impl Service {
             let due = next_at.is_some_and(|at: Timestamp| at <= now);
             if busy || wished || due || through.is_some() || !pending.is_empty() {
                 let room = self.writes_at_once.saturating_sub(self.core.in_flight());
-                let kept = pending.results.clone();
+                let kept = (pending.results.clone(), pending.answers.clone(), pending.sightings.clone());
                 pending.reloaded = false;
                 let input = Input {
                     changes,
@@ -177,7 +177,7 @@ impl Service {
                         }
                     }
                     Err(error) => {
-                        pending.results = kept;
+                        (pending.results, pending.answers, pending.sightings) = kept;
                         match &error {
                             StoreError::DiskFull(_) => lines::disk_full(&self.state_dir.display().to_string()),
                             _ => lines::loop_held("worker", &crate::error::chain(&error), &error.hint().0),
