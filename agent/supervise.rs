@@ -3,18 +3,20 @@
 
 use crate::config::{Config, Flavour, Mode};
 use crate::decide::filter::Filter;
+use crate::directory::connect::{self, ConnectError};
 use crate::directory::flavour::{self, FlavourProfile};
 use crate::directory::write_back::Writers;
-use crate::error::chain;
+use crate::error::{Disposition, chain};
 use crate::model::*;
 use crate::poller::{self, Request, Seen};
 use crate::probe::load;
 use crate::probe::srv::SrvResolver;
+use crate::retry::{Backoff, CONNECTION_MOST};
 use crate::store::enablement as db;
-use crate::store::open;
+use crate::store::open::{self, Kind};
 use crate::telemetry::lines;
 use crate::worker::service::{News, Service, Standing};
-use crate::worker::{Core, Settings, Sighting};
+use crate::worker::{Core, Settings, Sighting, known_flavour};
 use anyhow::Context;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,6 +35,8 @@ pub enum Ended {
 
 /// How often homes are looked at.
 const PROBE_EVERY: Duration = Duration::from_secs(10);
+/// For asking the directory what it is, each time.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A clean stop takes no longer; systemd waits longer still.
 const STOP_WITHIN: Duration = Duration::from_millis(1_500);
 /// Requests that wait for the poller.
@@ -49,7 +53,7 @@ pub async fn run(config: Config, once: bool) -> anyhow::Result<Ended> {
     }
     let state_dir = config.agent.state_dir.clone();
     let _lock = open::lock(&state_dir)?;
-    let profile = profile_of(&config)?;
+    let profile = flavour::profile(flavour_of(&config, once).await?);
     let settings = Settings::of(&config, &profile);
     let core = Core::open(&state_dir, settings, Timestamp::now())?;
     lines::agent_started(env!("CARGO_PKG_VERSION"), config.agent.mode, db::standing_count(core.db())?);
@@ -66,8 +70,12 @@ pub async fn run(config: Config, once: bool) -> anyhow::Result<Ended> {
     let heartbeat = Arc::new(AtomicU64::new(0));
 
     let resolver = SrvResolver::new(&config.dns.servers)?;
-    let writers =
-        Writers::start(config.agent.workers, config.directory.clone(), config.im.write_back.clone(), profile.clone());
+    let writers = Writers::start(
+        config.agent.workers,
+        config.directory.clone(),
+        config.im.write_back.names(&profile.write_back),
+        profile.clone(),
+    );
     let service = Service {
         state_dir: state_dir.clone(),
         core,
@@ -137,10 +145,50 @@ pub async fn run(config: Config, once: bool) -> anyhow::Result<Ended> {
     Ok(ended)
 }
 
-/// The profile of the configured flavour; `auto` is settled by the poller, which refuses what this version does not serve.
-pub fn profile_of(config: &Config) -> anyhow::Result<FlavourProfile> {
-    let flavour = config.directory.flavour.unwrap_or(Flavour::OpenLdap);
-    flavour::profile(flavour).with_context(|| format!("directories of flavour {flavour:?} come with a later version"))
+/// The kind of directory: as configured, as found at an earlier start, else the directory is asked. Names and keys depend
+/// on it, so nothing begins before; who has to ask waits until there is an answer.
+async fn flavour_of(config: &Config, once: bool) -> anyhow::Result<Flavour> {
+    let remembered = open::reader(Kind::Enablement, &config.agent.state_dir).and_then(|db| known_flavour(&db));
+    match (config.directory.flavour, remembered.ok().flatten()) {
+        (Some(now), Some(before)) if flavour::profile(now).key != flavour::profile(before).key => anyhow::bail!(
+            "the store in {} knows users of a directory of the kind {before}, and [directory] flavour says {now}: their keys \
+             have nothing in common; correct flavour, or take another [agent] state_dir, then: homeward check",
+            config.agent.state_dir.display()
+        ),
+        (Some(flavour), _) | (None, Some(flavour)) => return Ok(flavour),
+        (None, None) => {}
+    }
+    // To systemd waiting is running: what is waited for is in the log.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let mut backoff = Backoff::connection();
+    loop {
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+        let asked = async {
+            let (mut ldap, endpoint) = connect::connect(&config.directory, CONNECT_TIMEOUT).await?;
+            let root = flavour::root_dse(&mut ldap)
+                .await
+                .map_err(|_| ConnectError::Closed { url: endpoint.url, doing: "reading the root DSE" })?;
+            Ok::<_, ConnectError>(flavour::detect(&root).0)
+        };
+        let url = config.directory.urls.first().map(String::as_str).unwrap_or_default();
+        let error = match asked.await {
+            Ok(flavour) => return Ok(flavour),
+            Err(error) => error,
+        };
+        let delay = match error.disposition() {
+            Disposition::Hold | Disposition::Park if once => anyhow::bail!("{}; {}", chain(&error), error.hint().0),
+            Disposition::Hold | Disposition::Park => {
+                lines::source_held(url, &chain(&error), &error.hint().0);
+                CONNECTION_MOST
+            }
+            Disposition::Retry => {
+                let delay = backoff.next_delay();
+                lines::source_lost(url, &chain(&error), delay);
+                delay
+            }
+        };
+        tokio::time::sleep(delay).await;
+    }
 }
 
 struct Supervised {
@@ -162,7 +210,8 @@ impl Supervised {
     fn start_poller(&mut self) {
         let (requests, asked) = mpsc::channel(REQUESTS_WAITING);
         self.requests = Some(requests);
-        let task = poller::run(self.config.clone(), asked, self.seen_by.clone(), self.stopped.clone());
+        let task =
+            poller::run(self.config.clone(), self.profile.clone(), asked, self.seen_by.clone(), self.stopped.clone());
         self.poller = Some(tokio::spawn(task));
     }
 

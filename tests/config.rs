@@ -2,7 +2,7 @@
 //!
 //! `tests/config/bad/*.toml` each say in comments that begin with `#!` what must be found in them.
 
-use homeward::config::{Bind, Config, ConfigError, Mode, Surroundings, schema_json};
+use homeward::config::{Bind, Config, ConfigError, Mode, Surroundings, WriteBack, schema_json};
 use secrecy::ExposeSecret;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -87,7 +87,7 @@ fn the_smallest_configuration_has_every_default() {
     assert_eq!(config.im.srv, "_rvp._tcp");
     assert_eq!(config.im.mail_wait, Duration::from_secs(120));
     assert_eq!(config.im.reserve_for, Duration::from_secs(30 * 86_400));
-    assert_eq!(config.im.write_back.home, "imHomeServer");
+    assert_eq!(config.im.write_back, WriteBack::default(), "the flavour's");
     assert_eq!(config.guard.releases, 50);
     let Bind::Simple { dn, password } = &config.directory.bind else { panic!("{:?}", config.directory.bind) };
     assert_eq!(dn, "cn=homeward,ou=services,dc=example,dc=com");

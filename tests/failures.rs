@@ -626,3 +626,39 @@ fn a_sweep_asked_for_after_a_reload_reaches_the_poller() {
     agent.say(&["sweep"]);
     agent.wait_for("the sweep", |agent| agent.log().matches("source.refreshed").count() == 3);
 }
+
+#[test]
+fn the_kind_of_directory_is_asked_for_once_and_waited_for() {
+    let (dns, slapd) = (dns(), Slapd::builder().users(people(3)).start());
+    let mut agent = Agent::of(&slapd).extra(asking(&dns));
+    slapd.stop();
+    agent.start();
+    agent.wait_for("the first attempt", |agent| agent.log().contains("source.lost"));
+    assert!(
+        !agent.state_dir().join("enablement.db").exists(),
+        "nothing begins before it is known whose keys these are"
+    );
+    slapd.restart();
+    agent.wait_for("everybody", |agent| agent.count("enabled") == 3);
+    agent.stop();
+    slapd.stop();
+    agent.start();
+    agent.wait_for("the start", |agent| agent.log().matches("agent.started").count() == 2);
+    agent.stop();
+    let output = agent.cli(&["user", "show", &uid(1)]);
+    assert!(output.status.success(), "its names are known without a directory: {output:?}");
+}
+
+#[test]
+fn a_store_of_one_kind_of_directory_is_not_used_for_another() {
+    let slapd = Slapd::builder().users(people(1)).start();
+    let agent = Agent::of(&slapd);
+    assert_eq!(agent.once(), 0);
+    let store = rusqlite::Connection::open(agent.state_dir().join("enablement.db")).unwrap();
+    assert_eq!(store.execute("update fact set value = '389ds' where name = 'flavour'", []).unwrap(), 1);
+    let before = store.query_row("select count(*) from outcome", [], |row| row.get::<_, i64>(0)).unwrap();
+    let output = agent.directory("flavour = \"openldap\"").cli(&["run", "--once"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("knows users of a directory of the kind 389ds") && said.contains("homeward check"), "{said}");
+    assert_eq!(store.query_row("select count(*) from outcome", [], |row| row.get::<_, i64>(0)).unwrap(), before);
+}

@@ -4,6 +4,7 @@
 
 #![allow(clippy::disallowed_methods)]
 
+use homeward::config::Flavour;
 use homeward::decide::filter::Filter;
 use homeward::decide::guard::{self, Limits};
 use homeward::decide::ownership;
@@ -96,6 +97,7 @@ fn settings(enforce: bool, homes: Vec<Home>) -> Settings {
         digest: DigestPolicy { required: true, since: Timestamp(1_000_000), action: DigestAction::Flag },
     };
     Settings {
+        flavour: Flavour::OpenLdap,
         policy,
         policy_fingerprint: "1".into(),
         homes,

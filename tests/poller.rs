@@ -5,8 +5,9 @@
 
 mod support;
 
-use homeward::config::{Config, Surroundings};
+use homeward::config::{Config, Flavour, Surroundings};
 use homeward::decide::filter::Filter;
+use homeward::directory::flavour::profile;
 use homeward::feed::{Feed, FeedKind, FeedRow};
 use homeward::model::{Sequence, Timestamp};
 use homeward::poller::{self, PollerError, Request, Seen};
@@ -81,7 +82,8 @@ impl Reader {
         let (stop, stopping) = watch::channel(false);
         let (requests, asked) = mpsc::channel(8);
         let (seeing, seen) = watch::channel(Seen::default());
-        let task = tokio::spawn(poller::run(Arc::new(config), asked, seeing, stopping));
+        let profile = profile(config.directory.flavour.unwrap_or(Flavour::OpenLdap));
+        let task = tokio::spawn(poller::run(Arc::new(config), profile, asked, seeing, stopping));
         Running { stop, requests, seen, task }
     }
 
@@ -729,7 +731,7 @@ async fn what_needs_a_person_is_held_with_a_hint_and_goes_no_further() {
     config.directory.flavour = Some(homeward::config::Flavour::ActiveDirectory);
     let mut running = reader.start_with(config);
     let held = running.seen("held", |seen| seen.held.is_some()).await.held.unwrap();
-    assert!(held.contains("does not serve"), "{held}");
+    assert!(held.contains("active-directory come with a later version"), "{held}");
     running.stop().await;
     let config = reader.config(&slapd, "", "");
     std::fs::write(reader.dir.path().join("password"), "wrong").unwrap();

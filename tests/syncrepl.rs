@@ -7,6 +7,7 @@ mod support;
 
 use homeward::config::{Bind, Tls, TlsMode};
 use homeward::directory::connect::Endpoint;
+use homeward::directory::key::KeyAttribute;
 use homeward::directory::source::scan::Scan;
 use homeward::directory::source::syncrepl::{SearchShape, Syncrepl, WIDEST_FILTER};
 use homeward::directory::source::{Batch, Change, Cursor, Presence, SourceError};
@@ -25,6 +26,7 @@ const QUIET: Duration = Duration::from_millis(700);
 
 fn access_to(slapd: &Slapd, url: &str, tls: Tls) -> Access {
     Access {
+        key: KeyAttribute::EntryUuid,
         endpoint: Endpoint::parse(url, &tls, false).unwrap(),
         tls,
         bind: slapd.directory().bind,

@@ -8,10 +8,10 @@ use super::{CliError, FAILED, FINE, store};
 use crate::config::{DigestAction, Mode};
 use crate::directory::connect::{self, Endpoint};
 use crate::directory::entry::{Mapped, Shape, classify};
-use crate::directory::flavour::{self, FlavourProfile, RootDse, SYNC_CONTROL};
+use crate::directory::flavour::{self, FlavourProfile, RootDse};
 use crate::directory::lookup;
-use crate::directory::source::{Change, scan::Scan};
-use crate::directory::stream::{Access, Patience, Scope, StreamError};
+use crate::directory::source::{self, Change, NoSource, scan::Scan};
+use crate::directory::stream::{Access, Scope, StreamError};
 use crate::error::chain;
 use crate::model::{SrvAnswer, Timestamp};
 use crate::probe::{load, srv::SrvResolver};
@@ -167,22 +167,19 @@ type Domains = BTreeMap<String, u64>;
 async fn directory(report: &mut Report<'_>, mut ldap: Ldap, endpoint: Endpoint) -> Result<Domains, CliError> {
     let config = report.c.config.directory.clone();
     let root = flavour::root_dse(&mut ldap).await?;
-    let (detected, seen) = flavour::detect(&root);
-    let chosen = config.flavour.unwrap_or(detected);
-    let Some(profile) = flavour::profile(chosen) else {
-        let text = format!("{chosen:?}: {seen}");
-        let hint =
-            "this release serves OpenLDAP; if it is one, set [directory] flavour = \"openldap\", then: homeward check";
-        report.add(State::Fail, "flavour", text, hint)?;
-        return Ok(Domains::new());
-    };
-    report.fine("flavour", format!("{chosen:?}: {seen}"))?;
+    let (kind, seen) = flavour::settle(config.flavour, &root);
+    report.fine("flavour", format!("{kind}: {seen}"))?;
+    let profile = flavour::profile(kind);
     let settings = Settings::of(&report.c.config, &profile);
-    if root.supports(SYNC_CONTROL) {
-        report.fine("source", "syncrepl: changes, moves and deletes are heard at once (RFC 4533)")?;
-    } else {
-        let hint = "load the overlay on the database (moduleload syncprov, overlay syncprov), then: homeward check";
-        report.add(State::Fail, "source", "the server does not offer syncrepl (RFC 4533)", hint)?;
+    match source::choose(config.source, kind, &root) {
+        Ok((source, why)) => {
+            report.fine("source", format!("{source}: {why}; changes, moves and deletes are heard at once"))?;
+        }
+        Err(problem @ NoSource::NoSync) => report.add(State::Fail, "source", problem.to_string(), &problem.hint().0)?,
+        Err(problem @ NoSource::NotServed(_)) => {
+            report.add(State::Fail, "source", problem.to_string(), &problem.hint().0)?;
+            return Ok(Domains::new());
+        }
     }
     if lookup::readable(&mut ldap, &config.base).await? {
         report.fine("base", config.base.clone())?;
@@ -237,7 +234,8 @@ async fn schema(
     profile: &FlavourProfile,
 ) -> Result<(), CliError> {
     let schema = flavour::schema(ldap, root).await?;
-    let missing = schema.missing(&report.c.config.im.write_back);
+    let names = report.c.config.im.write_back.names(&profile.write_back);
+    let missing = schema.missing(&names);
     if missing.is_empty() {
         report.fine("schema", "has the attributes and the class of [im.write_back]")?;
     } else {
@@ -251,7 +249,7 @@ async fn schema(
     }
     let mut wanted = vec![profile.password_date];
     if digest.action == DigestAction::Expire {
-        wanted.push(profile.password_reset);
+        wanted.extend(profile.password_reset.map(|(attribute, _)| attribute));
     }
     let missing: Vec<&str> = wanted.into_iter().filter(|name| schema.attribute(name).is_none()).collect();
     if missing.is_empty() {
@@ -299,7 +297,7 @@ async fn users(
 ) -> Result<Domains, CliError> {
     let config = &report.c.config.directory;
     let (shape, attributes) = Shape::of_config(config, profile, &settings.policy);
-    let access = Access { endpoint, tls: config.tls.clone(), bind: config.bind.clone(), patience: Patience::default() };
+    let access = Access::new(config, endpoint, profile.key);
     let attributes: Vec<String> = attributes.into_iter().collect();
     let filter = config.filter.as_deref().unwrap_or(profile.user_filter).to_owned();
     let (mut found, mut without_login, mut without_date, mut unreadable) = (0u64, 0u64, 0u64, 0u64);

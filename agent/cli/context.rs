@@ -6,7 +6,7 @@ use super::print::Out;
 use crate::config::{Config, Flavour};
 use crate::decide::World;
 use crate::decide::filter::Filter;
-use crate::directory::flavour::{self, FlavourProfile};
+use crate::directory::flavour;
 use crate::feed::{Feed, FeedKind};
 use crate::model::{HomeId, Presence, Standing, Timestamp, UserKey, normalized_dn};
 use crate::store::enablement as db;
@@ -44,7 +44,7 @@ pub struct Context {
 
 impl Context {
     pub fn new(config: Config, out: Out) -> Context {
-        let settings = Settings::of(&config, &profile(&config));
+        let settings = Settings::of(&config, &flavour::profile(known_flavour(&config)));
         Context { config, out, now: Timestamp::now(), settings }
     }
 
@@ -168,10 +168,12 @@ pub fn each_standing(db: &Connection, mut each: impl FnMut(Standing) -> Result<(
     }
 }
 
-/// The names that the configured flavour uses. Without asking the server: `auto` and what this release does not serve are
-/// taken for OpenLDAP, the one it serves; `check` says what the server really is.
-fn profile(config: &Config) -> FlavourProfile {
-    let named = config.directory.flavour.and_then(flavour::profile);
-    // OpenLDAP has a profile: see `flavour::profile`.
-    named.or_else(|| flavour::profile(Flavour::OpenLdap)).expect("OpenLDAP is served")
+/// The kind of directory as configured, else as the agent found it. Before its first start nobody has asked: then the names
+/// are those of OpenLDAP, and `check` and `plan` ask the server anyway.
+fn known_flavour(config: &Config) -> Flavour {
+    let found = || {
+        let store = open::reader(Kind::Enablement, &config.agent.state_dir).ok()?;
+        worker::known_flavour(&store).ok().flatten()
+    };
+    config.directory.flavour.or_else(found).unwrap_or(Flavour::OpenLdap)
 }

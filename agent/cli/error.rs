@@ -2,9 +2,10 @@
 
 use super::print::printable;
 use super::{CONFIGURATION, FAILED, FINE, USAGE};
-use crate::config::ConfigError;
+use crate::config::{ConfigError, Flavour};
 use crate::directory::connect::ConnectError;
 use crate::directory::lookup::LookupError;
+use crate::directory::source::NoSource;
 use crate::directory::stream::StreamError;
 use crate::error::{Disposition, Hint, chain};
 use crate::feed::FeedError;
@@ -55,8 +56,8 @@ pub enum CliError {
     OutcomeGone { cursor: String, why: &'static str },
     #[error("{} exists already", .0.display())]
     Exists(PathBuf),
-    #[error("this release serves no {0} directory")]
-    NotServed(String),
+    #[error("{problem} ({flavour}: {why})")]
+    NoSource { problem: NoSource, flavour: Flavour, why: String },
     #[error("{what} cannot be started")]
     Start {
         what: &'static str,
@@ -92,7 +93,7 @@ impl CliError {
             | CliError::NoSuchPlan { .. }
             | CliError::OutcomeGone { .. }
             | CliError::Exists(_)
-            | CliError::NotServed(_)
+            | CliError::NoSource { .. }
             | CliError::Start { .. }
             | CliError::Run(_)
             | CliError::Output(_) => Disposition::Hold,
@@ -119,7 +120,7 @@ impl CliError {
                 "read everybody's present state again: homeward events --feed outcomes --after 0".into()
             }
             CliError::Exists(_) => "give another name: homeward store backup FILE".into(),
-            CliError::NotServed(_) => "see [directory] flavour, then: homeward check".into(),
+            CliError::NoSource { problem, .. } => return problem.hint(),
             CliError::Start { .. } => "see the limits of this account (ulimit -a), then: homeward check".into(),
             CliError::Run(_) => "see the log above, then: homeward check".into(),
             CliError::Output(_) => "see where stdout goes".into(),

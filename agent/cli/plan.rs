@@ -10,8 +10,8 @@ use crate::decide::{self, World, guard, ownership};
 use crate::directory::connect;
 use crate::directory::entry::{MEMBER_OF, MEMBER_OF_NESTED, Mapped, Shape, classify};
 use crate::directory::flavour::{self, FlavourProfile, RootDse};
-use crate::directory::source::{Change as Heard, scan::Scan};
-use crate::directory::stream::{Access, Patience, Scope};
+use crate::directory::source::{self, Change as Heard, scan::Scan};
+use crate::directory::stream::{Access, Scope};
 use crate::directory::{Entry, lookup};
 use crate::model::*;
 use crate::probe::load;
@@ -120,9 +120,9 @@ pub async fn profile_of(c: &Context) -> Result<(Ldap, connect::Endpoint, RootDse
     let directory = &c.config.directory;
     let (mut ldap, endpoint) = connect::connect(directory, CONNECT_TIMEOUT).await?;
     let root = flavour::root_dse(&mut ldap).await?;
-    let (detected, seen) = flavour::detect(&root);
-    let profile = flavour::profile(directory.flavour.unwrap_or(detected))
-        .ok_or_else(|| CliError::NotServed(format!("{detected:?} ({seen})")))?;
+    let (flavour, why) = flavour::settle(directory.flavour, &root);
+    source::choose(directory.source, flavour, &root).map_err(|problem| CliError::NoSource { problem, flavour, why })?;
+    let profile = flavour::profile(flavour);
     Ok((ldap, endpoint, root, profile))
 }
 
@@ -138,12 +138,7 @@ async fn make(c: &Context, users: &[String]) -> Result<PlanView, CliError> {
     let groups = Groups::read(&mut ldap, c, &root, &settings).await?;
     let (shape, attributes) = Shape::of_config(&c.config.directory, &profile, &settings.policy);
     let reading = if users.is_empty() {
-        let access = Access {
-            endpoint,
-            tls: c.config.directory.tls.clone(),
-            bind: c.config.directory.bind.clone(),
-            patience: Patience::default(),
-        };
+        let access = Access::new(&c.config.directory, endpoint, profile.key);
         let attributes: Vec<String> = attributes.into_iter().collect();
         // A filter that every server can answer; who is a user is judged here, as the agent does.
         let filter = c.config.directory.filter.as_deref().unwrap_or(profile.user_filter);
@@ -167,7 +162,7 @@ async fn make(c: &Context, users: &[String]) -> Result<PlanView, CliError> {
         for text in users {
             let names: Vec<&str> = attributes.iter().map(String::as_str).collect();
             let base = &c.config.directory.base;
-            let found = lookup::find_user(&mut ldap, base, c.login(), c.mail(), text, &names).await?;
+            let found = lookup::find_user(&mut ldap, profile.key, base, c.login(), c.mail(), text, &names).await?;
             if found.len() > 1 {
                 return Err(context::ambiguous(text, found.into_iter().map(|entry| (entry.key, entry.dn))));
             }

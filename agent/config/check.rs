@@ -594,7 +594,7 @@ fn im(written: &file::Im) -> Im {
         on_mail_change: written.on_mail_change,
         reserve_for: written.reserve_for.0,
         address_rest: written.address_rest.0,
-        write_back: WriteBackNames {
+        write_back: WriteBack {
             address: written.write_back.address.clone(),
             url: written.write_back.url.clone(),
             home_url: written.write_back.home_url.clone(),

@@ -243,23 +243,28 @@ pub struct Im {
     pub reserve_for: Span,
     /// A released address goes to nobody else for this time.
     pub address_rest: Span,
-    /// The attributes that results are written to. Empty: not written.
+    /// The attributes that results are written to. Left out: the flavour's default. Empty: not written.
     pub write_back: WriteBack,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct WriteBack {
     /// Takes the address.
-    pub address: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
     /// Takes the URL in the IM domain.
-    pub url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
     /// Takes the URL at the home server.
-    pub home_url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub home_url: Option<String>,
     /// Takes the home server's id.
-    pub home: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub home: Option<String>,
     /// Auxiliary class that permits these attributes; added to entries that lack it. Empty: none.
-    pub object_class: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub object_class: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -355,18 +360,6 @@ impl Default for Im {
             reserve_for: Span::hours(30 * 24),
             address_rest: Span::hours(180 * 24),
             write_back: WriteBack::default(),
-        }
-    }
-}
-
-impl Default for WriteBack {
-    fn default() -> WriteBack {
-        WriteBack {
-            address: "msExchIMAddress".into(),
-            url: "msExchIMMetaPhysicalURL".into(),
-            home_url: "msExchIMPhysicalURL".into(),
-            home: "imHomeServer".into(),
-            object_class: "homewardIMUser".into(),
         }
     }
 }

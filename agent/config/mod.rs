@@ -206,6 +206,45 @@ pub enum SourceKind {
     Syncrepl,
 }
 
+impl Flavour {
+    /// As in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Flavour::ActiveDirectory => "active-directory",
+            Flavour::OpenLdap => "openldap",
+            Flavour::Ds389 => "389ds",
+            Flavour::FreeIpa => "freeipa",
+            Flavour::Generic => "generic",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Flavour> {
+        let all = [Flavour::ActiveDirectory, Flavour::OpenLdap, Flavour::Ds389, Flavour::FreeIpa, Flavour::Generic];
+        all.into_iter().find(|flavour| flavour.as_str() == text)
+    }
+}
+
+impl fmt::Display for Flavour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl SourceKind {
+    /// As in the configuration, in cursors and in `status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SourceKind::Syncrepl => "syncrepl",
+        }
+    }
+}
+
+impl fmt::Display for SourceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 #[derive(Clone, Debug)]
 pub enum Bind {
     Anonymous,
@@ -272,7 +311,7 @@ pub struct Im {
     pub on_mail_change: OnChange,
     pub reserve_for: Duration,
     pub address_rest: Duration,
-    pub write_back: WriteBackNames,
+    pub write_back: WriteBack,
 }
 
 impl Profile {
@@ -296,7 +335,31 @@ impl Profile {
     }
 }
 
-/// Attribute names that results are written to, as written in the configuration. Empty name: not written.
+/// Attribute names that results are written to, as configured; `None`: the flavour's default.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct WriteBack {
+    pub address: Option<String>,
+    pub url: Option<String>,
+    pub home_url: Option<String>,
+    pub home: Option<String>,
+    pub object_class: Option<String>,
+}
+
+impl WriteBack {
+    /// With what the flavour says where the configuration is silent.
+    pub fn names(&self, flavour: &WriteBackNames) -> WriteBackNames {
+        let or = |own: &Option<String>, default: &String| own.as_ref().unwrap_or(default).clone();
+        WriteBackNames {
+            address: or(&self.address, &flavour.address),
+            url: or(&self.url, &flavour.url),
+            home_url: or(&self.home_url, &flavour.home_url),
+            home: or(&self.home, &flavour.home),
+            object_class: or(&self.object_class, &flavour.object_class),
+        }
+    }
+}
+
+/// Attribute names that results are written to. Empty name: not written.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct WriteBackNames {
     pub address: String,

@@ -82,6 +82,9 @@ const CONTAINER_CLASSES: &[&str] = &[
 ];
 
 const GROUP_CLASSES: &[&str] = &["groupofnames", "groupofuniquenames", "groupofentries", "group"];
+/// RFC 4515: the same, to ask for. A class that a server does not know matches nothing there.
+pub const GROUPS: &str =
+    "(|(objectClass=groupOfNames)(objectClass=groupOfUniqueNames)(objectClass=groupOfEntries)(objectClass=group))";
 
 /// Whether an attribute holds a password, a verifier or a key. Any case, with or without options.
 pub fn is_secret(attribute: &str) -> bool {

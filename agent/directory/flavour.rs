@@ -1,8 +1,10 @@
 //! What kind of server this is, what it can do, and the names that such servers use. Read once, after connecting.
 //! Nothing here is about a user.
 
+use super::key::KeyAttribute;
 use super::lookup::{Found, LookupError, search};
 use crate::config::{Flavour, WriteBackNames};
+use crate::decide::policy::Charset;
 use ldap3::{Ldap, Scope};
 use std::collections::BTreeMap;
 
@@ -101,9 +103,18 @@ pub fn detect(root: &RootDse) -> (Flavour, String) {
     }
 }
 
+/// Which flavour it is: as configured, else by what the root DSE says; and how one knows.
+pub fn settle(configured: Option<Flavour>, root: &RootDse) -> (Flavour, String) {
+    match configured {
+        Some(flavour) => (flavour, "the configuration says so".into()),
+        None => detect(root),
+    }
+}
+
 /// The names and filters that servers of a flavour use, as far as the configuration does not say otherwise.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FlavourProfile {
+    pub flavour: Flavour,
     /// RFC 4515: users only.
     pub user_filter: &'static str,
     pub login: &'static str,
@@ -112,44 +123,82 @@ pub struct FlavourProfile {
     pub disabled: &'static str,
     /// An attribute, in lower case, that `disabled` reads, and its only value that is no lockout.
     pub lockout: Option<(&'static str, &'static str)>,
-    pub key: &'static str,
-    /// Classes, in lower case, of entries that have users below them.
-    pub container_classes: &'static [&'static str],
-    /// Classes, in lower case, of entries that list members.
-    pub group_classes: &'static [&'static str],
+    pub key: KeyAttribute,
     pub write_back: WriteBackNames,
+    /// Characters that the syntax of the address takes.
+    pub charset: Charset,
     /// When the password was set last; users loaded in bulk have none.
     pub password_date: &'static str,
-    /// TRUE demands a new password at the next bind.
-    pub password_reset: &'static str,
+    /// The attribute and value that demand a new password at the next bind. `None`: not known for such servers.
+    pub password_reset: Option<(&'static str, &'static str)>,
     pub created: &'static str,
 }
 
-/// The profile of a flavour; `None`: this release does not serve it.
-pub fn profile(flavour: Flavour) -> Option<FlavourProfile> {
+/// The profile of a flavour.
+pub fn profile(flavour: Flavour) -> FlavourProfile {
+    // The schema that we ship for these; its syntax takes ASCII.
+    let openldap = FlavourProfile {
+        flavour,
+        user_filter: "(objectClass=inetOrgPerson)",
+        login: "uid",
+        mail: "mail",
+        // slapo-ppolicy(5): this time means locked by an administrator, for good.
+        disabled: "(pwdAccountLockedTime=000001010000Z)",
+        lockout: Some(("pwdaccountlockedtime", "000001010000Z")),
+        key: KeyAttribute::EntryUuid,
+        write_back: WriteBackNames {
+            address: "msExchIMAddress".into(),
+            url: "msExchIMMetaPhysicalURL".into(),
+            home_url: "msExchIMPhysicalURL".into(),
+            home: "imHomeServer".into(),
+            object_class: "homewardIMUser".into(),
+        },
+        charset: Charset::Ia5,
+        password_date: "pwdChangedTime",
+        password_reset: Some(("pwdReset", "TRUE")),
+        created: "createTimestamp",
+    };
     match flavour {
-        Flavour::OpenLdap => Some(FlavourProfile {
-            user_filter: "(objectClass=inetOrgPerson)",
-            login: "uid",
-            mail: "mail",
-            // slapo-ppolicy(5): this time means locked by an administrator, for good.
-            disabled: "(pwdAccountLockedTime=000001010000Z)",
-            lockout: Some(("pwdaccountlockedtime", "000001010000Z")),
-            key: "entryUUID",
-            container_classes: &["organizationalunit", "organization", "dcobject", "domain", "locality", "country"],
-            group_classes: &["groupofnames", "groupofuniquenames"],
+        Flavour::OpenLdap => openldap,
+        // ns-slapd's own `dsidm user create` makes nsPerson without inetOrgPerson. 1970: expired (RFC draft-vchu-ldap-pwd-policy).
+        Flavour::Ds389 => FlavourProfile {
+            user_filter: "(|(objectClass=inetOrgPerson)(objectClass=nsPerson))",
+            disabled: "(nsAccountLock=TRUE)",
+            lockout: None,
+            key: KeyAttribute::NsUniqueId,
+            password_date: "pwdUpdateTime",
+            password_reset: Some(("passwordExpirationTime", "19700101000000Z")),
+            ..openldap
+        },
+        Flavour::FreeIpa => FlavourProfile {
+            disabled: "(nsAccountLock=TRUE)",
+            lockout: None,
+            key: KeyAttribute::NsUniqueId,
+            password_date: "krbLastPwdChange",
+            password_reset: Some(("krbPasswordExpiration", "19700101000000Z")),
+            ..openldap
+        },
+        Flavour::Generic => FlavourProfile { password_reset: None, ..openldap },
+        // userAccountControl: 2 is disabled, 2048 the account of a trusted domain (MS-ADTS 2.2.16). pwdLastSet 0: must
+        // change at the next logon (MS-ADTS 2.313 of MS-ADA3). The four attributes come with msExchIMRecipient, which
+        // the schema puts on every user.
+        Flavour::ActiveDirectory => FlavourProfile {
+            user_filter: "(&(objectClass=user)(!(objectClass=computer))(!(isCriticalSystemObject=TRUE))(!(userAccountControl:1.2.840.113556.1.4.803:=2048)))",
+            login: "sAMAccountName",
+            disabled: "(userAccountControl:1.2.840.113556.1.4.803:=2)",
+            lockout: None,
+            key: KeyAttribute::ObjectGuid,
             write_back: WriteBackNames {
-                address: "msExchIMAddress".into(),
-                url: "msExchIMMetaPhysicalURL".into(),
-                home_url: "msExchIMPhysicalURL".into(),
-                home: "imHomeServer".into(),
-                object_class: "homewardIMUser".into(),
+                home: "msExchIMVirtualServer".into(),
+                object_class: String::new(),
+                ..openldap.write_back
             },
-            password_date: "pwdChangedTime",
-            password_reset: "pwdReset",
-            created: "createTimestamp",
-        }),
-        Flavour::ActiveDirectory | Flavour::Ds389 | Flavour::FreeIpa | Flavour::Generic => None,
+            charset: Charset::Printable,
+            password_date: "pwdLastSet",
+            password_reset: Some(("pwdLastSet", "0")),
+            created: "whenCreated",
+            ..openldap
+        },
     }
 }
 

@@ -3,6 +3,8 @@
 
 use super::Entry;
 use super::connect::contained;
+use super::entry::GROUPS;
+use super::key::KeyAttribute;
 use crate::error::{Disposition, Hint};
 use crate::model::{UserKey, normalized_dn};
 use ldap3::asn1::{PL, StructureTag};
@@ -16,7 +18,6 @@ const KEYS_IN_ONE_FILTER: usize = 50;
 const SAME_NAME_MAX: usize = 20;
 const GROUPS_MAX: usize = 100_000;
 const MEMBERS_MAX: usize = 1_000_000;
-const GROUP_CLASSES: &str = "(|(objectClass=groupOfNames)(objectClass=groupOfUniqueNames))";
 
 /// slapd's dnSubtreeMatch. By number: `ldap3` takes matching rules by number only.
 const DN_SUBTREE_MATCH: &str = "1.3.6.1.4.1.4203.666.4.9";
@@ -43,9 +44,9 @@ impl Found {
         self.texts(name).next()
     }
 
-    /// `None` without an `entryUUID`.
-    fn into_entry(self) -> Option<Entry> {
-        let key = UserKey::parse(self.text("entryuuid")?)?;
+    /// `None` without a key.
+    fn into_entry(self, by: KeyAttribute) -> Option<Entry> {
+        let key = by.read(self.values(&by.name().to_ascii_lowercase()).first()?)?;
         Some(Entry { key, dn: self.dn, attributes: self.attributes.into_iter().collect() })
     }
 }
@@ -186,45 +187,51 @@ fn text(tag: StructureTag) -> Option<String> {
     String::from_utf8(octets(tag)?).ok()
 }
 
-fn with_key<'a>(attributes: &[&'a str]) -> Vec<&'a str> {
+fn with_key<'a>(by: KeyAttribute, attributes: &[&'a str]) -> Vec<&'a str> {
     let mut all = attributes.to_vec();
-    all.push("entryUUID");
+    all.push(by.name());
     all
 }
 
 /// The entry with this key at or below `base`.
 pub async fn by_key(
     ldap: &mut Ldap,
+    by: KeyAttribute,
     base: &str,
     key: UserKey,
     attributes: &[&str],
 ) -> Result<Option<Entry>, LookupError> {
-    let filter = format!("(entryUUID={key})");
-    let found = search(ldap, base, Scope::Subtree, &filter, &with_key(attributes), 2).await?;
-    Ok(found.into_iter().find_map(Found::into_entry))
+    let found = search(ldap, base, Scope::Subtree, &by.filter(&key), &with_key(by, attributes), 2).await?;
+    Ok(found.into_iter().find_map(|found| found.into_entry(by)))
 }
 
 /// Those of the entries that exist at or below `base`, in no order.
 pub async fn by_keys(
     ldap: &mut Ldap,
+    by: KeyAttribute,
     base: &str,
     keys: &[UserKey],
     attributes: &[&str],
 ) -> Result<Vec<Entry>, LookupError> {
     let mut entries = Vec::with_capacity(keys.len());
     for chunk in keys.chunks(KEYS_IN_ONE_FILTER) {
-        let alternatives: String = chunk.iter().map(|key| format!("(entryUUID={key})")).collect();
+        let alternatives: String = chunk.iter().map(|key| by.filter(key)).collect();
         let filter = format!("(|{alternatives})");
-        let found = search(ldap, base, Scope::Subtree, &filter, &with_key(attributes), 0).await?;
-        entries.extend(found.into_iter().filter_map(Found::into_entry));
+        let found = search(ldap, base, Scope::Subtree, &filter, &with_key(by, attributes), 0).await?;
+        entries.extend(found.into_iter().filter_map(|found| found.into_entry(by)));
     }
     Ok(entries)
 }
 
 /// The entry of this DN; `None`: it does not exist, or may not be read.
-pub async fn by_dn(ldap: &mut Ldap, dn: &str, attributes: &[&str]) -> Result<Option<Entry>, LookupError> {
-    match search(ldap, dn, Scope::Base, "(objectClass=*)", &with_key(attributes), 0).await {
-        Ok(found) => Ok(found.into_iter().find_map(Found::into_entry)),
+pub async fn by_dn(
+    ldap: &mut Ldap,
+    by: KeyAttribute,
+    dn: &str,
+    attributes: &[&str],
+) -> Result<Option<Entry>, LookupError> {
+    match search(ldap, dn, Scope::Base, "(objectClass=*)", &with_key(by, attributes), 0).await {
+        Ok(found) => Ok(found.into_iter().find_map(|found| found.into_entry(by))),
         Err(LookupError::NoSuchObject { .. } | LookupError::Refused { code: 34, .. }) => Ok(None),
         Err(error) => Err(error),
     }
@@ -293,7 +300,7 @@ pub async fn group_members(
     nested: bool,
 ) -> Result<BTreeSet<String>, LookupError> {
     let groups = if nested {
-        let found = search(ldap, base, Scope::Subtree, GROUP_CLASSES, &["1.1"], GROUPS_MAX).await?;
+        let found = search(ldap, base, Scope::Subtree, GROUPS, &["1.1"], GROUPS_MAX).await?;
         found.into_iter().map(|group| (normalized_dn(&group.dn), group.dn)).collect()
     } else {
         BTreeMap::new()
@@ -331,6 +338,7 @@ fn without_uid(value: &str) -> &str {
 /// Whom an operator means: a key, a DN, or a login name or mail address. Several are told, up to 20.
 pub async fn find_user(
     ldap: &mut Ldap,
+    by: KeyAttribute,
     base: &str,
     login: &str,
     mail: &str,
@@ -338,13 +346,13 @@ pub async fn find_user(
     attributes: &[&str],
 ) -> Result<Vec<Entry>, LookupError> {
     if let Some(key) = UserKey::parse(text) {
-        return Ok(by_key(ldap, base, key, attributes).await?.into_iter().collect());
+        return Ok(by_key(ldap, by, base, key, attributes).await?.into_iter().collect());
     }
     if text.contains('=') {
-        return Ok(by_dn(ldap, text, attributes).await?.into_iter().collect());
+        return Ok(by_dn(ldap, by, text, attributes).await?.into_iter().collect());
     }
     let escaped = ldap3::ldap_escape(text);
     let filter = format!("(|({login}={escaped})({mail}={escaped}))");
-    let (found, _) = search_some(ldap, base, Scope::Subtree, &filter, &with_key(attributes), SAME_NAME_MAX).await?;
-    Ok(found.into_iter().filter_map(Found::into_entry).collect())
+    let (found, _) = search_some(ldap, base, Scope::Subtree, &filter, &with_key(by, attributes), SAME_NAME_MAX).await?;
+    Ok(found.into_iter().filter_map(|found| found.into_entry(by)).collect())
 }

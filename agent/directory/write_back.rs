@@ -4,6 +4,7 @@
 
 use super::connect::{ConnectError, connect, contained};
 use super::flavour::{ASSERTION_CONTROL, RootDse, root_dse};
+use super::key::KeyAttribute;
 use super::lookup::{LookupError, by_key};
 use super::{Entry, flavour};
 use crate::config::{Directory, WriteBackNames};
@@ -27,18 +28,21 @@ const NO_SUCH_ATTRIBUTE: u32 = 16;
 const CONSTRAINT_VIOLATION: u32 = 19;
 const ATTRIBUTE_OR_VALUE_EXISTS: u32 = 20;
 const NO_SUCH_OBJECT: u32 = 32;
+const UNWILLING_TO_PERFORM: u32 = 53;
 const ASSERTION_FAILED: u32 = 122;
 
 /// Where writes go, and what is read back.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Target {
     pub base: String,
+    pub key: KeyAttribute,
     /// The server has the assertion control (RFC 4528): the last known DN can be used without reading it first.
     pub asserts: bool,
     /// The write-back attributes and `objectClass`.
     pub read_back: Vec<String>,
     pub password_date: String,
-    pub password_reset: String,
+    /// The attribute and value that demand a new password. `None`: this kind of server has no such thing that we know.
+    pub password_reset: Option<(&'static str, &'static str)>,
 }
 
 impl Target {
@@ -48,10 +52,11 @@ impl Target {
         read_back.push("objectClass".into());
         Target {
             base: base.to_owned(),
+            key: profile.key,
             asserts: root.supports(ASSERTION_CONTROL),
             read_back,
             password_date: profile.password_date.into(),
-            password_reset: profile.password_reset.into(),
+            password_reset: profile.password_reset,
         }
     }
 
@@ -59,7 +64,7 @@ impl Target {
         let mut attributes: Vec<&str> = self.read_back.iter().map(String::as_str).collect();
         attributes.extend(write.changes.iter().map(|change| change.attribute.as_str()));
         attributes.push(&self.password_date);
-        by_key(ldap, &self.base, write.key, &attributes).await
+        by_key(ldap, self.key, &self.base, write.key, &attributes).await
     }
 }
 
@@ -138,7 +143,7 @@ async fn change(ldap: &mut Ldap, target: &Target, write: &Write, timeout: Durati
     };
     let mut looked_up = !target.asserts;
     loop {
-        let identity = target.asserts.then(|| format!("(entryUUID={})", write.key));
+        let identity = target.asserts.then(|| target.key.filter(&write.key));
         let (code, text) = modify(ldap, &dn, modifications(write, object_class), identity, timeout).await?;
         match code {
             0 => return Ok(Changed::At(dn)),
@@ -187,8 +192,12 @@ async fn expire(
         Some(date) => format!("({attribute}={})", ldap3::ldap_escape(date.as_str())),
         None => format!("(!({attribute}=*))"),
     };
-    let assertion = target.asserts.then(|| format!("(&(entryUUID={}){unchanged})", write.key));
-    let demand = || vec![replace(&target.password_reset, "TRUE")];
+    let assertion = target.asserts.then(|| format!("(&{}{unchanged})", target.key.filter(&write.key)));
+    let Some((reset, value)) = target.password_reset else {
+        let text = "we know no attribute that demands a new password from this kind of directory".into();
+        return Err(Failure::Refused(WriteRefusal { code: UNWILLING_TO_PERFORM, text }));
+    };
+    let demand = || vec![replace(reset, value)];
     if assertion.is_some() {
         match modify(ldap, &dn, demand(), assertion.clone(), timeout).await? {
             (0, _) => return Ok(ExpireResult::Demanded),

@@ -190,7 +190,7 @@ impl<'a> Errands<'a> {
         let sees_outside = lookup::sees_outside(ldap, &world.search.base, &world.naming_context).await?;
         let place = if sees_outside { &world.naming_context } else { &world.search.base };
         let keys: Vec<UserKey> = missing.iter().map(|missing| missing.key).collect();
-        let found = lookup::by_keys(ldap, place, &keys, &world.attributes()).await?;
+        let found = lookup::by_keys(ldap, world.access.key, place, &keys, &world.attributes()).await?;
         let mut found: HashMap<UserKey, _> = found.into_iter().map(|entry| (entry.key, entry)).collect();
         let own_entry_lost = match &world.own_entry {
             Some(dn) if found.len() < keys.len() => !lookup::readable(ldap, dn).await?,
@@ -242,8 +242,8 @@ impl<'a> Errands<'a> {
         }
         let (mut changes, mut done, mut disagree) = (Vec::new(), Vec::new(), false);
         for (dn, rows) in members {
-            let attributes = self.world.attributes();
-            let entry = lookup::by_dn(self.ldap().await?, &dn, &attributes).await?;
+            let (attributes, by) = (self.world.attributes(), self.world.access.key);
+            let entry = lookup::by_dn(self.ldap().await?, by, &dn, &attributes).await?;
             let groups: HashSet<String> = entry
                 .iter()
                 .flat_map(|entry| entry.values("memberof"))

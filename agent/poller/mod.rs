@@ -18,8 +18,9 @@ mod world;
 
 pub use keeper::KeeperGone;
 
-use crate::config::Config;
+use crate::config::{Config, SourceKind};
 use crate::directory::entry::Shape;
+use crate::directory::flavour::FlavourProfile;
 use crate::directory::source::{Guarantees, SourceError};
 use crate::error::{Disposition, Hint, chain};
 use crate::intake::{Groups, Intake, SourceStatus};
@@ -100,6 +101,7 @@ impl PollerError {
 /// Only where the store cannot be used: whatever the directory does is waited for.
 pub async fn run(
     config: Arc<Config>,
+    profile: FlavourProfile,
     mut requests: mpsc::Receiver<Request>,
     seen: watch::Sender<Seen>,
     mut stop: watch::Receiver<bool>,
@@ -109,7 +111,7 @@ pub async fn run(
     let nobody = Shape::new(&config.directory.base, [], Box::new(|_| false));
     let intake = Intake::open(&config.agent.state_dir, nobody, Groups::default(), config.guard, Timestamp::now())?;
     let (keeper, ended) = Keeper::start(intake, seen.clone()).map_err(PollerError::Thread)?;
-    let mut poller = Poller::new(config, keeper, seen);
+    let mut poller = Poller::new(config, profile, keeper, seen);
     let outcome = poller.run(&mut requests, &mut stop).await;
     drop(poller);
     let _ = ended.await;
@@ -118,6 +120,8 @@ pub async fn run(
 
 struct Poller {
     config: Arc<Config>,
+    /// Of the kind of directory that the agent was started for.
+    profile: FlavourProfile,
     keeper: Keeper,
     seen: Arc<watch::Sender<Seen>>,
     backoff: Backoff,
@@ -134,9 +138,9 @@ struct Poller {
 }
 
 impl Poller {
-    fn new(config: Arc<Config>, keeper: Keeper, seen: Arc<watch::Sender<Seen>>) -> Poller {
+    fn new(config: Arc<Config>, profile: FlavourProfile, keeper: Keeper, seen: Arc<watch::Sender<Seen>>) -> Poller {
         let backoff = Backoff::connection();
-        Poller { config, keeper, seen, backoff, url: 0, full: None, ahead: None, swept: None, told: None }
+        Poller { config, profile, keeper, seen, backoff, url: 0, full: None, ahead: None, swept: None, told: None }
     }
 
     async fn run(
@@ -150,11 +154,11 @@ impl Poller {
         loop {
             let url = self.config.directory.urls.get(self.url).cloned().unwrap_or_default();
             let plan = session::Plan { full: self.full.clone(), swept: self.swept };
-            let (config, keeper) = (self.config.clone(), self.keeper.clone());
+            let (config, profile, keeper) = (self.config.clone(), self.profile.clone(), self.keeper.clone());
             let at = url.clone();
             let session = async move {
                 tokio::time::sleep(delay).await;
-                session::run(&config, &at, &keeper, &plan).await
+                session::run(&config, &profile, &at, &keeper, &plan).await
             };
             let mut session = std::pin::pin!(session);
             let ended = loop {
@@ -278,16 +282,20 @@ fn bearable<T>(outcome: Result<T, StoreError>) -> Result<Option<T>, StoreError> 
     }
 }
 
-/// Stores what `status` shows of the source; `None`: the guarantees stay as they were.
-async fn tell(keeper: &Keeper, server: &str, state: &str, guarantees: Option<Guarantees>) -> Result<(), PollerError> {
+/// Stores what `status` shows of the source; `None`: its kind and guarantees stay as they were.
+async fn tell(
+    keeper: &Keeper,
+    server: &str,
+    state: &str,
+    source: Option<(SourceKind, Guarantees)>,
+) -> Result<(), PollerError> {
     let (server, state) = (server.to_owned(), state.to_owned());
     let told = keeper
         .with(move |intake| {
-            let guarantees = match guarantees {
-                Some(guarantees) => guarantees,
-                None => intake.source()?.map_or_else(Guarantees::default, |status| status.guarantees),
+            let (kind, guarantees) = match source {
+                Some((kind, guarantees)) => (kind.as_str().to_owned(), guarantees),
+                None => intake.source()?.map_or_else(Default::default, |status| (status.kind, status.guarantees)),
             };
-            let kind = crate::directory::source::syncrepl::SOURCE.to_owned();
             intake.tell_source(&SourceStatus { kind, server, state, guarantees })
         })
         .await?;

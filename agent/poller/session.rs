@@ -5,12 +5,13 @@ use super::errands::Errands;
 use super::keeper::{Begin, Job, Keeper, KeeperGone};
 use super::world::{self, World};
 use super::{bearable, tell};
-use crate::config::Config;
+use crate::config::{Config, Flavour};
 use crate::directory::connect::{ConnectError, Endpoint};
+use crate::directory::entry::GROUPS;
+use crate::directory::flavour::FlavourProfile;
 use crate::directory::lookup::{self, LookupError};
 use crate::directory::source::scan::Scan;
-use crate::directory::source::syncrepl::{SOURCE, Syncrepl};
-use crate::directory::source::{Batch, Change, SourceError};
+use crate::directory::source::{Batch, Change, NoSource, Source, SourceError};
 use crate::directory::stream::{Scope, StreamError};
 use crate::error::{Disposition, Hint};
 use crate::model::{Timestamp, normalized_dn};
@@ -29,7 +30,6 @@ const CHANGES_WAITING: usize = 50_000;
 const STALLED_AFTER: Duration = Duration::from_secs(10);
 /// A longer interval means never, and no clock counts that far.
 const SWEEP_LATEST: Duration = Duration::from_secs(10 * 365 * 86_400);
-const GROUPS: &str = "(|(objectClass=groupOfNames)(objectClass=groupOfUniqueNames))";
 
 /// How a session ended without fault.
 pub(super) enum Ended {
@@ -54,10 +54,10 @@ pub(super) enum Fault {
     Gone(#[from] KeeperGone),
     #[error("the store took nothing for {after:.0?}, and {behind} changes wait")]
     Stalled { behind: u64, after: Duration },
-    #[error("{url} is a directory of the kind {flavour} ({why}), which this release does not serve")]
-    Flavour { url: String, flavour: String, why: String },
-    #[error("{url} does not offer content synchronization (RFC 4533)")]
-    NoSync { url: String },
+    #[error("{url} is a directory of the kind {now} now ({seen}), and the store is of one of the kind {before}")]
+    Flavour { url: String, now: Flavour, seen: String, before: Flavour },
+    #[error("{url}: {problem}")]
+    NoSource { url: String, problem: NoSource },
     #[error("{url} holds nothing at {base}")]
     NoContext { url: String, base: String },
     #[error("the filter {filter} cannot be used: {problem}")]
@@ -75,7 +75,7 @@ impl Fault {
             Fault::Stalled { .. } => Disposition::Retry,
             Fault::Gone(_)
             | Fault::Flavour { .. }
-            | Fault::NoSync { .. }
+            | Fault::NoSource { .. }
             | Fault::NoContext { .. }
             | Fault::Filter { .. } => Disposition::Hold,
         }
@@ -93,11 +93,9 @@ impl Fault {
                 "see whether the disk is busy (iostat -x 1) or somebody holds the store: homeward store info".into()
             }
             Fault::Flavour { .. } => {
-                "set [directory] flavour if it is another kind in truth, then: homeward check".into()
+                "correct [directory] url, or set [directory] flavour; for another directory take another [agent] state_dir; then: homeward check".into()
             }
-            Fault::NoSync { .. } => {
-                "slapd.conf: overlay syncprov (cn=config: olcOverlay=syncprov), then: homeward check".into()
-            }
+            Fault::NoSource { problem, .. } => return problem.hint(),
             Fault::NoContext { .. } => "correct [directory] base, then: homeward check".into(),
             Fault::Filter { .. } => "correct it, then: homeward check".into(),
         })
@@ -112,11 +110,17 @@ pub(super) struct Plan {
     pub swept: Option<Instant>,
 }
 
-pub(super) async fn run(config: &Config, url: &str, keeper: &Keeper, plan: &Plan) -> Result<Ended, Fault> {
+pub(super) async fn run(
+    config: &Config,
+    profile: &FlavourProfile,
+    url: &str,
+    keeper: &Keeper,
+    plan: &Plan,
+) -> Result<Ended, Fault> {
     let directory = &config.directory;
     let endpoint = Endpoint::parse(url, &directory.tls, directory.allow_plaintext)?;
     let mut ldap = world::connect(directory, &endpoint).await?;
-    let world = World::read(config, &endpoint, &mut ldap).await?;
+    let world = World::read(config, profile, &endpoint, &mut ldap).await?;
     let (shape, groups) = (world.shape(), world.groups.clone());
     keeper.with(move |intake| intake.follow(shape, groups)).await??;
 
@@ -130,9 +134,9 @@ pub(super) async fn run(config: &Config, url: &str, keeper: &Keeper, plan: &Plan
         Some(_) => None,
         None => keeper.with(|intake| intake.cursor()).await?,
     };
-    let sync = Syncrepl::start(&world.access, &world.search, cursor.as_ref()).await?;
+    let source = Source::start(world.source, &world.access, &world.search, cursor.as_ref()).await?;
     let why_full = match (&plan.full, cursor) {
-        _ if sync.resumed() => None,
+        _ if source.resumed() => None,
         (Some(why), _) => Some(why.as_str()),
         (None, Some(_)) => Some("what is searched has changed"),
         (None, None) => Some("there is no position to go on from"),
@@ -141,12 +145,12 @@ pub(super) async fn run(config: &Config, url: &str, keeper: &Keeper, plan: &Plan
         keeper.with(|intake| intake.forget_rereads()).await??;
     }
     let connected = || {
-        lines::source_connected(url, SOURCE, &world.why);
+        lines::source_connected(url, world.source.as_str(), &world.why);
         why_full.map(lines::source_refresh_started);
     };
-    told(tell(keeper, url, "refreshing", Some(world.guarantees())).await)?;
+    told(tell(keeper, url, "refreshing", Some((world.source, world.guarantees()))).await)?;
     tokio::select! {
-        ended = follow(sync, keeper, connected, sweep_at(config, keeper, plan).await?) => ended,
+        ended = follow(source, keeper, connected, sweep_at(config, keeper, plan).await?) => ended,
         ended = errands.run() => ended,
     }
 }
@@ -176,13 +180,13 @@ async fn sweep_at(config: &Config, keeper: &Keeper, plan: &Plan) -> Result<tokio
 /// Reads on until something ends it. In a refresh the store sets the pace; afterwards the socket is drained at once,
 /// and what comes while the store is busy goes into its next transaction.
 async fn follow(
-    mut sync: Syncrepl,
+    mut source: Source,
     keeper: &Keeper,
     connected: impl FnOnce(),
     sweep_at: tokio::time::Instant,
 ) -> Result<Ended, Fault> {
     let (fault, mut faulty) = oneshot::channel();
-    keeper.begin(Begin { resumed: sync.resumed(), fault }).await?;
+    keeper.begin(Begin { resumed: source.resumed(), fault }).await?;
     let mut waiting = Waiting::default();
     let mut connected = Some(connected);
     let mut live = false;
@@ -197,7 +201,7 @@ async fn follow(
                     room?.send(Job::Take(batch, heard));
                 }
             }
-            batch = sync.next(), if waiting.has_room() => {
+            batch = source.next(), if waiting.has_room() => {
                 waiting.push(batch?);
                 if let Some(connected) = connected.take() {
                     connected();
@@ -269,7 +273,7 @@ async fn read_groups(world: &World, keeper: &Keeper, errands: &mut Errands<'_>) 
     } else {
         let names: Vec<&str> = attributes.iter().map(String::as_str).collect();
         for group in &world.named_groups {
-            match lookup::by_dn(errands.ldap().await?, group, &names).await? {
+            match lookup::by_dn(errands.ldap().await?, world.access.key, group, &names).await? {
                 Some(entry) => found.push(Change::Entry(entry)),
                 None if world.contains(group) => {}
                 // The source will not tell.

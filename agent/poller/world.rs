@@ -1,15 +1,15 @@
 //! What a connected directory is: flavour, names, scope, groups, and what it can promise. Read when a session begins.
 
 use super::session::Fault;
-use crate::config::{Config, Directory};
+use crate::config::{Config, Directory, SourceKind, WriteBackNames};
 use crate::decide::filter::Filter;
 use crate::directory::connect::{self, Endpoint};
 use crate::directory::entry::{MEMBER_OF, Shape, is_secret};
-use crate::directory::flavour::{self, FlavourProfile, SYNC_CONTROL};
+use crate::directory::flavour::{self, FlavourProfile};
 use crate::directory::lookup::{self, LookupError};
-use crate::directory::source::Guarantees;
 use crate::directory::source::syncrepl::{SearchShape, WIDEST_FILTER};
-use crate::directory::stream::{Access, Patience};
+use crate::directory::source::{self, Guarantees};
+use crate::directory::stream::Access;
 use crate::intake::Groups;
 use crate::model::{is_below_or_equal, normalized_dn};
 use ldap3::{Ldap, Scope};
@@ -31,7 +31,9 @@ pub(super) struct World {
     pub named_groups: BTreeSet<String>,
     /// Attributes of which one is set where somebody was enabled before.
     pub carriers: Vec<String>,
-    /// How one sees what server it is.
+    /// How changes are heard.
+    pub source: SourceKind,
+    /// How one sees what server it is, and why that source.
     pub why: String,
     profile: FlavourProfile,
     records: BTreeSet<String>,
@@ -43,22 +45,23 @@ pub(super) struct World {
 }
 
 impl World {
-    pub async fn read(config: &Config, endpoint: &Endpoint, ldap: &mut Ldap) -> Result<World, Fault> {
+    /// `profile`: of the flavour that the agent was started for.
+    pub async fn read(
+        config: &Config,
+        profile: &FlavourProfile,
+        endpoint: &Endpoint,
+        ldap: &mut Ldap,
+    ) -> Result<World, Fault> {
         let directory = &config.directory;
         let root = flavour::root_dse(ldap).await?;
-        let (flavour, why) = match directory.flavour {
-            Some(flavour) => (flavour, "the configuration says so".to_owned()),
-            None => flavour::detect(&root),
-        };
         let url = || endpoint.url.clone();
-        let profile = flavour::profile(flavour).ok_or_else(|| Fault::Flavour {
-            url: url(),
-            flavour: format!("{flavour:?}"),
-            why: why.clone(),
-        })?;
-        if !root.supports(SYNC_CONTROL) {
-            return Err(Fault::NoSync { url: url() });
+        let (flavour, seen) = flavour::settle(directory.flavour, &root);
+        if flavour != profile.flavour {
+            return Err(Fault::Flavour { url: url(), now: flavour, seen, before: profile.flavour });
         }
+        let (source, way) = source::choose(directory.source, flavour, &root)
+            .map_err(|problem| Fault::NoSource { url: url(), problem })?;
+        let why = format!("{flavour}: {seen}; {source}: {way}");
         let base = directory.base.clone();
         let naming_context = root
             .naming_context_of(&base)
@@ -69,7 +72,8 @@ impl World {
         let own_entry = lookup::own_entry(ldap).await?.filter(|own| own.readable).map(|own| own.dn);
         let own_entry = own_entry.filter(|dn| is_below_or_equal(&normalized_dn(dn), &normalized_dn(&naming_context)));
 
-        let wanted = Wanted::of(config, &profile)?;
+        let names = config.im.write_back.names(&profile.write_back);
+        let wanted = Wanted::of(config, profile, &names)?;
         let mut records = wanted.attributes;
         let mut groups = Groups { named: wanted.groups, server_has_member_of: false };
         if records.contains(MEMBER_OF) {
@@ -88,18 +92,18 @@ impl World {
         for (group, nested) in &groups.named {
             let _ = write!(meaning, "\n{group} {nested}");
         }
-        let names = &config.im.write_back;
         let carriers = [&names.home, &names.address].into_iter().filter(|name| !name.is_empty()).cloned().collect();
         Ok(World {
-            access: access(directory, endpoint),
+            access: Access::new(directory, endpoint.clone(), profile.key),
             search: SearchShape { base: base.clone(), filter: WIDEST_FILTER.into(), attributes, meaning },
             naming_context,
             base_norm: normalized_dn(&base),
             groups,
             named_groups: wanted.named_groups,
             carriers,
+            source,
             why,
-            profile,
+            profile: profile.clone(),
             records,
             user_filter: wanted.user_filter,
             lockout_matters: wanted.lockout_matters,
@@ -139,15 +143,6 @@ impl World {
     }
 }
 
-pub(super) fn access(directory: &Directory, endpoint: &Endpoint) -> Access {
-    Access {
-        endpoint: endpoint.clone(),
-        tls: directory.tls.clone(),
-        bind: directory.bind.clone(),
-        patience: Patience::default(),
-    }
-}
-
 pub(super) async fn connect(directory: &Directory, endpoint: &Endpoint) -> Result<Ldap, Fault> {
     Ok(connect::connect_ldap3(endpoint, directory, CONNECT_TIMEOUT).await?)
 }
@@ -175,7 +170,7 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn of(config: &Config, profile: &FlavourProfile) -> Result<Wanted, Fault> {
+    fn of(config: &Config, profile: &FlavourProfile, write_back: &WriteBackNames) -> Result<Wanted, Fault> {
         let parse = |text: &str| {
             Filter::parse(text).map_err(|error| Fault::Filter { filter: text.to_owned(), problem: error.to_string() })
         };
@@ -188,7 +183,6 @@ impl Wanted {
         if let Some(disabled) = &own.disabled {
             filters.push((parse(disabled)?, false));
         }
-        let write_back = &config.im.write_back;
         let mut attributes: BTreeSet<String> = [
             "objectClass",
             "proxyAddresses",
@@ -199,7 +193,7 @@ impl Wanted {
             &write_back.home_url,
             &write_back.home,
             profile.password_date,
-            profile.password_reset,
+            profile.password_reset.map_or("", |(attribute, _)| attribute),
             profile.created,
         ]
         .into_iter()

@@ -2,6 +2,7 @@
 //! each standing keeps its last record.
 
 use super::{CHUNK, Core, Said, Settings, Sighting};
+use crate::config::Flavour;
 use crate::decide::guard;
 use crate::decide::policy::Policy;
 use crate::model::*;
@@ -12,6 +13,13 @@ use rusqlite::Connection;
 
 /// A health figure older than this is unknown.
 const HEALTH_STALE: std::time::Duration = std::time::Duration::from_secs(120);
+
+const FLAVOUR: &str = "flavour";
+
+/// The kind of directory that this store was made for; `None`: nobody knew yet.
+pub fn known_flavour(db: &Connection) -> Result<Option<Flavour>, StoreError> {
+    Ok(db::fact(db, FLAVOUR)?.and_then(|(value, _)| Flavour::parse(&value)))
+}
 
 /// When Digest came into force, where the configuration does not say: when this store first saw it required. An upper
 /// bound: nobody with an old password is missed, some with a new one may be asked again.
@@ -51,6 +59,7 @@ pub(super) fn note_settings(
     if db::meta(db, "outcome_epoch")?.is_none() {
         db::set_meta(db, "outcome_epoch", &now.0.to_string())?;
     }
+    db::put_fact(db, FLAVOUR, settings.flavour.as_str(), now)?;
     let mut fleet_changed = false;
     for home in &settings.homes {
         db::put_home(db, home)?;

@@ -11,8 +11,10 @@ pub mod service;
 mod settings;
 pub mod wishes;
 
+pub use due::known_flavour;
 pub use settings::read_world;
 
+use crate::config::Flavour;
 use crate::decide::guard::Limits;
 use crate::decide::policy::Policy;
 use crate::decide::{World, ownership};
@@ -28,6 +30,8 @@ use std::time::Duration;
 /// What the worker is told at start and on reload.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// The kind of directory that keys and names are of. Kept in the store: who starts again need not ask.
+    pub flavour: Flavour,
     pub policy: Policy,
     /// Text that changes when the rules do; stored, and compared at start.
     pub policy_fingerprint: String,

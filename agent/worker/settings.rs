@@ -5,7 +5,7 @@ use crate::config::{Config, Mode};
 use crate::decide::World;
 use crate::decide::filter::Filter;
 use crate::decide::guard::Limits;
-use crate::decide::policy::{Charset, DigestPolicy, ImPolicy, Names, Policy, Rule};
+use crate::decide::policy::{DigestPolicy, ImPolicy, Names, Policy, Rule};
 use crate::directory::flavour::FlavourProfile;
 use crate::model::*;
 use crate::store::StoreError;
@@ -21,7 +21,7 @@ impl Settings {
     pub fn of(config: &Config, profile: &FlavourProfile) -> Settings {
         let lower = |text: &str| text.to_ascii_lowercase();
         let attributes = &config.directory.attributes;
-        let write_back = &config.im.write_back;
+        let write_back = config.im.write_back.names(&profile.write_back);
         let names = Names {
             login: lower(attributes.login.as_deref().unwrap_or(profile.login)),
             mail: lower(attributes.mail.as_deref().unwrap_or(profile.mail)),
@@ -63,7 +63,7 @@ impl Settings {
                 on_mail_change: config.im.on_mail_change,
                 reserve_for: config.im.reserve_for,
                 address_rest: config.im.address_rest,
-                charset: Charset::Ia5,
+                charset: profile.charset,
             },
             digest: DigestPolicy {
                 required: config.digest.required,
@@ -72,6 +72,7 @@ impl Settings {
             },
         };
         Settings {
+            flavour: profile.flavour,
             policy,
             policy_fingerprint: config.policy_fingerprint(),
             homes: config.homes.clone(),

@@ -1,13 +1,14 @@
 //! Any bytes as one message from the server: a value or an error, never a panic. `cargo +nightly fuzz run message`
 #![no_main]
 
+use homeward::directory::key::KeyAttribute;
 use homeward::directory::stream::message::{Op, parse};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     if let Ok(message) = parse(bytes) {
         let _ = message.sync_done();
         if let Op::Entry(content) = message.op {
-            let _ = message.entry(content);
+            let _ = message.entry(content, KeyAttribute::EntryUuid);
         }
     }
 });

@@ -6,9 +6,10 @@ use super::support::slapd::{AGENT_DN, SUFFIX, Slapd, person};
 use super::writes::{connect, modify};
 use super::{agent, ms, percentile, setting};
 use homeward::directory::connect::Endpoint;
+use homeward::directory::key::KeyAttribute;
 use homeward::directory::source::Change;
 use homeward::directory::source::syncrepl::{SearchShape, Syncrepl, WIDEST_FILTER};
-use homeward::directory::stream::{Access, Patience};
+use homeward::directory::stream::Access;
 use homeward::store::enablement as db;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -101,7 +102,7 @@ async fn add(ldap: &mut ldap3::Ldap, login: &str) {
 async fn watch_entries(slapd: &Slapd, base: String) -> mpsc::UnboundedReceiver<Instant> {
     let directory = slapd.directory();
     let endpoint = Endpoint::parse(&slapd.url(), &directory.tls, true).expect("our own URL");
-    let access = Access { endpoint, tls: directory.tls, bind: directory.bind, patience: Patience::default() };
+    let access = Access::new(&directory, endpoint, KeyAttribute::EntryUuid);
     let attributes = vec!["imHomeServer".to_owned()];
     let shape = SearchShape { base, filter: WIDEST_FILTER.into(), attributes, meaning: AGENT_DN.into() };
     let mut sync = Syncrepl::start(&access, &shape, None).await.expect("slapd has syncprov");

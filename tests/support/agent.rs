@@ -29,6 +29,7 @@ pub struct Agent {
     mode: String,
     base: String,
     homes: Vec<u32>,
+    directory: String,
     extra: String,
     child: Option<Child>,
 }
@@ -46,6 +47,7 @@ impl Agent {
             mode: "enforce".into(),
             base: SUFFIX.into(),
             homes: vec![1000, 1000, 1000],
+            directory: String::new(),
             extra: String::new(),
             child: None,
         };
@@ -67,6 +69,13 @@ impl Agent {
 
     pub fn homes(mut self, capacities: &[u32]) -> Agent {
         self.homes = capacities.to_vec();
+        self.write();
+        self
+    }
+
+    /// More lines of the section `[directory]`.
+    pub fn directory(mut self, toml: &str) -> Agent {
+        self.directory = toml.into();
         self.write();
         self
     }
@@ -101,11 +110,12 @@ impl Agent {
         let dns = if self.extra.contains("[dns]") { "" } else { "[dns]\nservers = [\"127.0.0.1:9\"]\n" };
         let text = format!(
             "[agent]\nstate_dir = \"{}\"\nmode = \"{}\"\n\n[directory]\nurl = \"{}\"\nbase = \"{}\"\nbind_dn = \"{AGENT_DN}\"\n\
-             bind_password_file = \"password\"\n\n{homes}{im}{dns}{}",
+             bind_password_file = \"password\"\n{}\n\n{homes}{im}{dns}{}",
             self.state_dir().display(),
             self.mode,
             self.url,
             self.base,
+            self.directory,
             self.extra
         );
         std::fs::write(self.config(), text).unwrap();

@@ -1,14 +1,95 @@
 //! Hearing changes. One enum, a variant per way of hearing; all yield the same `Batch`.
 //! A source reads and tells; it never stores, decides or writes to the directory.
+//!
+//! | kind of server | `auto` takes |
+//! |---|---|
+//! | openldap | `syncrepl`, where the database has the overlay syncprov |
 
 pub mod scan;
 pub mod syncrepl;
 
 use super::Entry;
-use super::stream::StreamError;
+use super::flavour::{RootDse, SYNC_CONTROL};
+use super::stream::{Access, StreamError};
+use crate::config::{Flavour, SourceKind};
 use crate::error::{Disposition, Hint};
 use crate::model::UserKey;
 use serde::{Deserialize, Serialize};
+use syncrepl::{SearchShape, Syncrepl};
+
+/// A way of hearing changes, under way. Dropped: given up.
+pub enum Source {
+    Syncrepl(Box<Syncrepl>),
+}
+
+impl Source {
+    /// Connects and asks for what changed since `cursor`; for everything if there is none, or it is of another search.
+    pub async fn start(
+        kind: SourceKind,
+        access: &Access,
+        shape: &SearchShape,
+        cursor: Option<&Cursor>,
+    ) -> Result<Source, SourceError> {
+        match kind {
+            SourceKind::Syncrepl => Syncrepl::start(access, shape, cursor).await.map(Box::new).map(Source::Syncrepl),
+        }
+    }
+
+    /// Whether it goes on from the cursor given, rather than from nothing.
+    pub fn resumed(&self) -> bool {
+        match self {
+            Source::Syncrepl(source) => source.resumed(),
+        }
+    }
+
+    /// What was heard since the last time; waits until there is something. Cancel-safe. After an error: start anew.
+    pub async fn next(&mut self) -> Result<Batch, SourceError> {
+        match self {
+            Source::Syncrepl(source) => source.next().await,
+        }
+    }
+}
+
+/// The best way of hearing changes that such a server offers, and why that one; or the one that the configuration names,
+/// if the server has it.
+pub fn choose(
+    configured: Option<SourceKind>,
+    flavour: Flavour,
+    root: &RootDse,
+) -> Result<(SourceKind, &'static str), NoSource> {
+    let wanted = configured.unwrap_or(SourceKind::Syncrepl);
+    match (flavour, wanted) {
+        (Flavour::OpenLdap, SourceKind::Syncrepl) if root.supports(SYNC_CONTROL) => {
+            Ok((SourceKind::Syncrepl, "it offers content synchronization (RFC 4533)"))
+        }
+        (Flavour::OpenLdap, SourceKind::Syncrepl) => Err(NoSource::NoSync),
+        (Flavour::ActiveDirectory | Flavour::Ds389 | Flavour::FreeIpa | Flavour::Generic, SourceKind::Syncrepl) => {
+            Err(NoSource::NotServed(flavour))
+        }
+    }
+}
+
+/// Why a server's changes cannot be heard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NoSource {
+    #[error("the server does not offer syncrepl (RFC 4533)")]
+    NoSync,
+    #[error("directories of the kind {0} come with a later version")]
+    NotServed(Flavour),
+}
+
+impl NoSource {
+    pub fn hint(self) -> Hint {
+        Hint(match self {
+            NoSource::NoSync => {
+                "load the overlay on the database (moduleload syncprov, overlay syncprov; cn=config: olcOverlay=syncprov), then: homeward check".into()
+            }
+            NoSource::NotServed(_) => {
+                "this version serves OpenLDAP; if it is one, set [directory] flavour = \"openldap\", then: homeward check".into()
+            }
+        })
+    }
+}
 
 /// What a source heard since the last batch. The changes are in the server's order.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -119,5 +200,21 @@ impl SourceError {
             }
             SourceError::Ended { .. } => "it is tried again; if it stays, look at the server's log, then: homeward check".into(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn openldap_is_heard_by_syncrepl_or_not_at_all() {
+        let without = RootDse::default();
+        let with = RootDse { supported_controls: vec![SYNC_CONTROL.into()], ..RootDse::default() };
+        assert_eq!(choose(None, Flavour::OpenLdap, &with).unwrap().0, SourceKind::Syncrepl);
+        assert_eq!(choose(Some(SourceKind::Syncrepl), Flavour::OpenLdap, &without), Err(NoSource::NoSync));
+        for flavour in [Flavour::ActiveDirectory, Flavour::Ds389, Flavour::FreeIpa, Flavour::Generic] {
+            assert_eq!(choose(None, flavour, &with), Err(NoSource::NotServed(flavour)));
+        }
     }
 }

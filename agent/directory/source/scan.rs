@@ -2,6 +2,7 @@
 //! the server's own "success" that this was all.
 
 use super::Change;
+use crate::directory::key::KeyAttribute;
 use crate::directory::stream::{Access, Connection, Heard, Results, Scope, Search, StreamError};
 
 /// A search under way. Dropped: abandoned.
@@ -10,7 +11,7 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// Opens a connection of its own and searches. `entryUUID` is asked for in any case.
+    /// Opens a connection of its own and searches. The key attribute is asked for in any case.
     pub async fn start(
         access: &Access,
         base: &str,
@@ -22,7 +23,7 @@ impl Scan {
             base: base.to_owned(),
             scope,
             filter: filter.to_owned(),
-            attributes: with_entry_uuid(attributes),
+            attributes: with_key(access.key, attributes),
             sync: None,
         };
         Ok(Scan { results: Connection::open(access).await?.search(&search)? })
@@ -44,11 +45,11 @@ fn change(heard: Heard) -> Option<Change> {
     }
 }
 
-/// The attributes to ask for, named one by one: `entryUUID` is operational and comes only when named.
-pub(super) fn with_entry_uuid(attributes: &[String]) -> Vec<String> {
+/// The attributes to ask for, named one by one: a key that is operational comes only when named.
+pub(super) fn with_key(by: KeyAttribute, attributes: &[String]) -> Vec<String> {
     let mut named = attributes.to_vec();
-    if !named.iter().any(|name| name.eq_ignore_ascii_case("entryUUID")) {
-        named.push("entryUUID".into());
+    if !named.iter().any(|name| name.eq_ignore_ascii_case(by.name())) {
+        named.push(by.name().into());
     }
     named
 }

@@ -23,7 +23,7 @@
 //! never reconnects: an error ends it, the caller starts another from the
 //! cursor it stored.
 
-use super::scan::with_entry_uuid;
+use super::scan::with_key;
 use super::{Batch, Change, Cursor, Presence, SourceError};
 use crate::directory::stream::{
     self, Access, Connection, Heard, Operation, Results, Scope, Search, State, StreamError, SyncInfo, SyncRequest,
@@ -46,7 +46,7 @@ pub struct SearchShape {
     pub base: String,
     /// RFC 4515; usually [`WIDEST_FILTER`].
     pub filter: String,
-    /// Named one by one; `entryUUID` is added.
+    /// Named one by one; the key attribute is added.
     pub attributes: Vec<String>,
     /// What entries are to us: user filter and named groups. Not sent; but whoever was turned away by another filter is
     /// not sent again either.
@@ -89,7 +89,7 @@ impl Syncrepl {
             base: shape.base.clone(),
             scope: Scope::Subtree,
             filter: shape.filter.clone(),
-            attributes: with_entry_uuid(&shape.attributes),
+            attributes: with_key(access.key, &shape.attributes),
             sync: Some(SyncRequest { persist: true, cookie: cookie.clone() }),
         };
         let results = Connection::open(access).await?.search(&search)?;

@@ -5,9 +5,10 @@
 use super::frame::frame;
 use super::message::{self, Message, Op, Outcome, Search, SyncDone, SyncInfo, SyncState, Unreadable};
 use super::{CertificateFault, Operation, StreamError};
-use crate::config::{Bind, Tls};
+use crate::config::{Bind, Directory, Tls};
 use crate::directory::Entry;
 use crate::directory::connect::{self, Address, ConnectError, Endpoint, Security};
+use crate::directory::key::KeyAttribute;
 use bytes::{Buf as _, BytesMut};
 use secrecy::ExposeSecret as _;
 use std::pin::Pin;
@@ -38,10 +39,18 @@ pub struct Access {
     pub endpoint: Endpoint,
     pub tls: Tls,
     pub bind: Bind,
+    /// The attribute that says who an entry is.
+    pub key: KeyAttribute,
     pub patience: Patience,
 }
 
 impl Access {
+    /// As configured, at this endpoint.
+    pub fn new(directory: &Directory, endpoint: Endpoint, key: KeyAttribute) -> Access {
+        let (tls, bind) = (directory.tls.clone(), directory.bind.clone());
+        Access { endpoint, tls, bind, key, patience: Patience::default() }
+    }
+
     /// Who we are, for messages. Never the password.
     pub fn account(&self) -> String {
         match &self.bind {
@@ -89,6 +98,7 @@ pub struct Connection {
     last_id: i32,
     url: String,
     account: String,
+    key: KeyAttribute,
     patience: Patience,
 }
 
@@ -122,6 +132,7 @@ impl Connection {
             last_id: 0,
             url: endpoint.url.clone(),
             account: access.account(),
+            key: access.key,
             patience: access.patience,
         };
         match endpoint.security {
@@ -405,7 +416,7 @@ impl Reading {
             };
         }
         Ok(Some(match message.op {
-            Op::Entry(content) => match message.entry(content) {
+            Op::Entry(content) => match message.entry(content, connection.key) {
                 Ok((entry, sync)) => Heard::Entry(entry, sync),
                 Err(unreadable) => Heard::Unreadable(unreadable),
             },

@@ -3,6 +3,7 @@
 
 use super::ber::{self, BerError, Reader, put, put_boolean, put_bytes, put_integer};
 use crate::directory::Entry;
+use crate::directory::key::KeyAttribute;
 use crate::model::UserKey;
 use ldap3::asn1::ASNTag as _;
 
@@ -177,19 +178,19 @@ impl<'a> Message<'a> {
         }))
     }
 
-    /// The entry, and its Sync State if it carries one. The key comes from there, else from `entryUUID`.
-    pub fn entry(&self, content: Reader<'a>) -> Result<(Entry, Option<SyncState>), Unreadable> {
+    /// The entry, and its Sync State if it carries one. The key comes from there, else from the attribute `by`.
+    pub fn entry(&self, content: Reader<'a>, by: KeyAttribute) -> Result<(Entry, Option<SyncState>), Unreadable> {
         let sync = self.sync_state();
         let mut key = sync.as_ref().ok().and_then(|sync| sync.as_ref().map(|sync| sync.key));
         let mut dn = None;
-        let attributes = attributes(content, &mut dn, &mut key);
+        let attributes = attributes(content, by, &mut dn, &mut key);
         match (sync, attributes, key, dn) {
             (Ok(sync), Ok(attributes), Some(key), Some(dn)) => Ok((Entry { key, dn, attributes }, sync)),
             (Err(error), _, key, dn) => {
                 Err(Unreadable { key, dn, problem: format!("its sync state control is malformed: {error}") })
             }
             (_, Err(problem), key, dn) => Err(Unreadable { key, dn, problem }),
-            (_, _, key, dn) => Err(Unreadable { key, dn, problem: "it has no readable entryUUID".into() }),
+            (_, _, key, dn) => Err(Unreadable { key, dn, problem: format!("it has no readable {}", by.name()) }),
         }
     }
 }
@@ -198,6 +199,7 @@ type Attributes = Vec<(String, Vec<Vec<u8>>)>;
 
 fn attributes(
     mut content: Reader<'_>,
+    by: KeyAttribute,
     dn: &mut Option<String>,
     key: &mut Option<UserKey>,
 ) -> Result<Attributes, String> {
@@ -225,8 +227,8 @@ fn attributes(
         while !set.is_empty() {
             values.push(set.take(ber::OCTET_STRING).map_err(malformed)?.to_vec());
         }
-        if key.is_none() && name == "entryuuid" {
-            *key = values.first().and_then(|value| UserKey::parse(std::str::from_utf8(value).ok()?));
+        if key.is_none() && name.eq_ignore_ascii_case(by.name()) {
+            *key = values.first().and_then(|value| by.read(value));
         }
         // `cn` and `cn;lang-de` are one attribute to us.
         if let Some((_, known)) = attributes.iter_mut().find(|(known, _)| *known == name) {
@@ -434,7 +436,7 @@ mod tests {
     fn read(bytes: &[u8]) -> Result<(Entry, Option<SyncState>), Unreadable> {
         let message = parse(bytes).unwrap();
         let Op::Entry(content) = message.op else { panic!("{:?}", message.op) };
-        message.entry(content)
+        message.entry(content, KeyAttribute::EntryUuid)
     }
 
     #[test]
@@ -595,7 +597,7 @@ mod tests {
             if let Ok(message) = parse(&bytes) {
                 let _ = message.sync_done();
                 if let Op::Entry(content) = message.op {
-                    let _ = message.entry(content);
+                    let _ = message.entry(content, KeyAttribute::EntryUuid);
                 }
             }
         }
