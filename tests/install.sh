@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages of the programs named, as far as those are missing. Says so first; touches nothing else.
 #
-#   tests/install.sh cc make slapd ldapadd nsd openssl systemd-analyze
+#   tests/install.sh cc make slapd ldapadd nsd openssl systemd-analyze samba
 set -euo pipefail
 
 # Servers live in sbin, which is not in everybody's path.
@@ -16,6 +16,7 @@ package_of() {
         nsd) echo nsd ;;
         openssl) echo openssl ;;
         systemd-analyze) echo systemd ;;
+        samba) echo samba samba-ad-dc samba-dsdb-modules samba-ad-provision ldb-tools python3-samba ;;
         *)
             echo "$0: no package is known for $1" >&2
             exit 2

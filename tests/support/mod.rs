@@ -10,6 +10,7 @@ pub mod agent;
 pub mod company;
 pub mod dns;
 pub mod http;
+pub mod samba;
 pub mod slapd;
 
 use std::net::TcpListener;
