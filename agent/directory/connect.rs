@@ -2,6 +2,7 @@
 //! It never retries, never logs and never falls back from TLS to plain text: the caller decides what follows a failure.
 
 use super::guard;
+use super::stream::{ber, frame::frame};
 use crate::config::{Bind, Directory, Tls, TlsMode};
 use crate::error::{Disposition, Hint};
 use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, LdapError, StdStream};
@@ -270,7 +271,7 @@ async fn start_tls(endpoint: &Endpoint, stream: &mut TcpStream) -> Result<(), Co
     stream.write_all(REQUEST).await.map_err(lost)?;
     let mut answer = Vec::new();
     let length = loop {
-        match guard::message_length(&answer).map_err(lost)? {
+        match frame(&answer).map_err(|cause| lost(guard::malformed(cause)))? {
             Some(length) => break length,
             None if answer.len() < ANSWER_MAX_BYTES && stream.read_buf(&mut answer).await.map_err(lost)? > 0 => {}
             None => return Err(ConnectError::Closed { url: endpoint.url.clone(), doing: "asking for StartTLS" }),
@@ -285,17 +286,10 @@ async fn start_tls(endpoint: &Endpoint, stream: &mut TcpStream) -> Result<(), Co
 
 /// The result code of an ExtendedResponse: message, message id, [APPLICATION 24], ENUMERATED.
 fn extended_result(message: &[u8]) -> Option<u32> {
-    let inside = |bytes: &[u8], tag: u8| -> Option<std::ops::Range<usize>> {
-        let (header, content) = guard::header(bytes).ok()??;
-        (bytes.first() == Some(&tag) && bytes.len() >= header + content).then_some(header..header + content)
-    };
-    let message = message.get(inside(message, 0x30)?)?;
-    let operation = message.get(inside(message, 0x02)?.end..)?;
-    let operation = operation.get(inside(operation, 0x78)?)?;
-    match operation.get(inside(operation, 0x0a)?)? {
-        [code] => Some(u32::from(*code)),
-        _ => None,
-    }
+    let mut message = ber::Reader::new(message).enter(ber::SEQUENCE).ok()?;
+    message.integer(ber::INTEGER).ok()?;
+    let code = message.enter(0x78).ok()?.integer(ber::ENUMERATED).ok()?;
+    u32::try_from(code).ok()
 }
 
 fn tls_refusal(endpoint: &Endpoint, cause: std::io::Error) -> ConnectError {

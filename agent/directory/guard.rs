@@ -6,11 +6,11 @@
 //! server, or somebody in the way on `ldap://`, is enough. What is merely malformed makes its task panic, and that is
 //! contained where it is spawned. Nothing is interpreted here.
 
+use super::stream::ber::{self, BerError};
+use super::stream::frame::frame;
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-/// The largest message handed on: a group of some hundred thousand members fits.
-pub const MESSAGE_MAX_BYTES: usize = 64 * 1024 * 1024;
 /// Nesting of the deepest message: a search entry has 5 levels, a control value some more.
 pub const DEPTH_MAX: usize = 32;
 
@@ -27,7 +27,7 @@ pub async fn relay(server: impl AsyncRead + AsyncWrite, client: impl AsyncRead +
 async fn hand_on(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
     let mut buffer = bytes::BytesMut::with_capacity(16 * 1024);
     loop {
-        while let Some(length) = message_length(&buffer)? {
+        while let Some(length) = frame(&buffer).map_err(malformed)? {
             let message = buffer.split_to(length);
             check_depth(&message)?;
             to.write_all(&message).await?;
@@ -38,39 +38,9 @@ async fn hand_on(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite 
     }
 }
 
-fn malformed(problem: &'static str) -> io::Error {
+/// Anything that is no sound message ends the connection.
+pub fn malformed(problem: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, problem)
-}
-
-/// Length of the first whole message, or `None` where more bytes are needed.
-pub fn message_length(buffer: &[u8]) -> io::Result<Option<usize>> {
-    let Some(first) = buffer.first() else { return Ok(None) };
-    if *first != 0x30 {
-        return Err(malformed("not an LDAP message"));
-    }
-    let Some((header, content)) = header(buffer)? else { return Ok(None) };
-    let total = header.saturating_add(content);
-    if total > MESSAGE_MAX_BYTES {
-        return Err(malformed("an LDAP message beyond the size limit"));
-    }
-    Ok((buffer.len() >= total).then_some(total))
-}
-
-/// Lengths of the header and of the content of the element that `bytes` starts with; `None`: the header is not whole.
-pub fn header(bytes: &[u8]) -> io::Result<Option<(usize, usize)>> {
-    let (Some(tag), Some(first)) = (bytes.first(), bytes.get(1)) else { return Ok(None) };
-    if tag & 0x1f == 0x1f {
-        return Err(malformed("a tag of several bytes, which LDAP does not have"));
-    }
-    if first & 0x80 == 0 {
-        return Ok(Some((2, usize::from(*first))));
-    }
-    let count = usize::from(first & 0x7f);
-    if count == 0 || count > 4 {
-        return Err(malformed("an indefinite or overlong length (RFC 4511 5.1)"));
-    }
-    let Some(digits) = bytes.get(2..2 + count) else { return Ok(None) };
-    Ok(Some((2 + count, digits.iter().fold(0, |length, byte| (length << 8) | usize::from(*byte)))))
 }
 
 /// Walks a whole message without recursion; every element must lie inside the one around it.
@@ -83,13 +53,11 @@ fn check_depth(message: &[u8]) -> io::Result<()> {
         }
         let end = *ends.last().unwrap_or(&message.len());
         let inside = message.get(at..end).unwrap_or_default();
-        let Some((header, content)) = header(inside)? else { return Err(malformed("an element without a length")) };
-        if inside.len() < header + content {
-            return Err(malformed("an element that leaves the one around it"));
-        }
-        let constructed = inside.first().is_some_and(|tag| tag & 0x20 != 0);
+        let whole =
+            ber::header(inside).map_err(malformed)?.filter(|(_, header, content)| header + content <= inside.len());
+        let Some((tag, header, content)) = whole else { return Err(malformed(BerError::Truncated)) };
         at += header;
-        if constructed && content > 0 {
+        if tag & ber::CONSTRUCTED != 0 && content > 0 {
             if ends.len() == DEPTH_MAX {
                 return Err(malformed("an LDAP message nested beyond the depth limit"));
             }
@@ -151,7 +119,7 @@ mod tests {
             &[0x16, 0x03, 0x01][..],
             &[0x30, 0x80, 0x00, 0x00],
             &[0x30, 0x84, 0xff, 0xff, 0xff, 0xff],
-            &[0x30, 0x86, 0, 0, 0, 0, 0, 0],
+            &[0x30, 0x89, 0, 0, 0, 0, 0, 0, 0, 0, 0],
             &[0x30, 0x03, 0x02, 0x05, 0x01],
             &[0x30, 0x01, 0x02],
             &[0x30, 0x02, 0x1f, 0x00],
@@ -166,8 +134,6 @@ mod tests {
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let mut message = vec![0x30];
             message.extend(&bytes);
-            let _ = message_length(&bytes);
-            let _ = message_length(&message);
             let _ = check_depth(&message);
             let _ = check_depth(&bytes);
         }

@@ -7,6 +7,9 @@ pub const DEPTH_MAX: u8 = 16;
 /// A message above this is refused when its header is seen.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// The bit of a tag that says: elements inside.
+pub const CONSTRUCTED: u8 = 0x20;
+
 pub const BOOLEAN: u8 = 0x01;
 pub const INTEGER: u8 = 0x02;
 pub const OCTET_STRING: u8 = 0x04;
