@@ -3,7 +3,7 @@
 
 use crate::directory::source::Guarantees;
 use crate::error::{Disposition, Hint};
-use crate::intake::{SourceStatus, Suspect};
+use crate::intake::{Intake, SourceStatus, Suspect};
 use crate::model::{Sequence, Timestamp, UserKey, UserRecord, normalized_dn};
 use crate::store::directory::{self as sql, EntryRow, GoneKind, meta};
 use crate::store::open::{self, Kind};
@@ -110,6 +110,11 @@ impl Feed {
     /// The file must exist: the poller makes it.
     pub fn open(state_dir: &Path) -> Result<Feed, StoreError> {
         Ok(Feed { connection: open::reader(Kind::Directory, state_dir)? })
+    }
+
+    /// Of a log that was written in this process, and will be no more.
+    pub fn of(intake: Intake) -> Feed {
+        Feed { connection: intake.into_connection() }
     }
 
     /// 0 while the poller has not begun the log.

@@ -205,7 +205,21 @@ impl Intake {
         guard: config::Guard,
         now: Timestamp,
     ) -> Result<Intake, StoreError> {
-        let connection = open::writer(Kind::Directory, state_dir)?;
+        Intake::on(open::writer(Kind::Directory, state_dir)?, shape, groups, guard, now)
+    }
+
+    /// A log that nobody keeps, for one look at the directory; `Feed::of` reads it.
+    pub fn scratch(shape: Shape, groups: Groups, guard: config::Guard, now: Timestamp) -> Result<Intake, StoreError> {
+        Intake::on(open::scratch(Kind::Directory)?, shape, groups, guard, now)
+    }
+
+    fn on(
+        connection: Connection,
+        shape: Shape,
+        groups: Groups,
+        guard: config::Guard,
+        now: Timestamp,
+    ) -> Result<Intake, StoreError> {
         sql::index_by_dn(&connection, groups.computes())?;
         let epoch = match sql::meta_number(&connection, meta::EPOCH)? {
             Some(epoch) => epoch,
@@ -224,6 +238,11 @@ impl Intake {
             suspect: sql::meta_json(&connection, meta::SUSPECT)?,
         };
         Ok(Intake { connection, shape, groups, guard, state, refresh: None })
+    }
+
+    /// Ends the writing.
+    pub fn into_connection(self) -> Connection {
+        self.connection
     }
 
     /// What to make of entries from now on.

@@ -14,6 +14,7 @@ use homeward::model::*;
 use homeward::store::enablement as db;
 use homeward::store::open::{self, Kind};
 use rusqlite::Connection;
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -862,6 +863,59 @@ fn plan_decides_for_everybody_and_changes_nothing() {
     assert!(ran.code == 0 && ran.out.contains("enable: bob@im.example.com at im1"), "{ran:?}");
     assert_eq!(slapd.search("(objectClass=inetOrgPerson)", &["*", "+"]), before);
     assert!(!place.state_dir().exists(), "nothing is made");
+}
+
+/// In a company without `memberOf`, with a circle of groups, one of them outside the base, and a user whom only a
+/// second filter turns away: whom the agent would enable, and nobody else, is planned for.
+#[test]
+fn plan_sees_the_users_and_the_groups_that_the_agent_sees() {
+    let group = |cn: &str, class: &str, members: &[&str]| {
+        let member = if class == "groupOfNames" { "member" } else { "uniqueMember" };
+        let members: String = members.iter().map(|it| format!("{member}: {it}\n")).collect();
+        format!("dn: cn={cn},ou=groups,{SUFFIX}\nobjectClass: {class}\ncn: {cn}\n{members}\n")
+    };
+    let user = |uid: &str| format!("uid={uid},ou=people,{SUFFIX}");
+    // Without mail there is nothing to ask DNS about.
+    let people: String =
+        ["ann", "bob", "carl", "dora", "eve"].map(|uid| person(uid, "").replace("mail: ", "description: ")).concat();
+    let ldif = people
+        + &group("outer", "groupOfNames", &[&user("ann"), &format!("cn=inner,ou=groups,{SUFFIX}")])
+        + &group(
+            "inner",
+            "groupOfNames",
+            &[&format!("UID=Bob, ou=people,{SUFFIX}"), &format!("cn=outer,ou=groups,{SUFFIX}")],
+        )
+        + &group(
+            "flat",
+            "groupOfUniqueNames",
+            &[&format!("{}#'0101'B", user("carl")), &format!("cn=inner,ou=groups,{SUFFIX}")],
+        );
+    let slapd = Slapd::builder().users(ldif).start();
+    let rule = |name: &str, nested: bool| {
+        let of = format!("match = \"(memberOf=cn={name},ou=groups,{SUFFIX})\"\nnested = {nested}");
+        format!("\n[[policy]]\nname = \"{name}\"\n{of}\nim_domain = \"im.example.com\"\n")
+    };
+    let place = with_slapd(&slapd, "enforce", "");
+    let config = std::fs::read_to_string(place.config()).unwrap();
+    let config = config.replace("[im]", "[im]\nmail_wait = \"0s\"");
+    let (head, rest) = (config.split("[[policy]]").next().unwrap(), config.split_once("[[home]]").unwrap().1);
+    let head = head.replace(
+        &format!("base = \"{SUFFIX}\""),
+        &format!("base = \"ou=people,{SUFFIX}\"\nfilter = \"(&(objectClass=inetOrgPerson)(!(uid=eve)))\""),
+    );
+    std::fs::write(place.config(), format!("{head}{}{}\n[[home]]{rest}", rule("outer", true), rule("flat", false)))
+        .unwrap();
+    let plan = place.json(&["plan"]);
+    let planned: BTreeSet<&str> =
+        plan["changes"].as_array().unwrap().iter().map(|it| it["login"].as_str().unwrap()).collect();
+    assert_eq!(planned, BTreeSet::from(["ann", "bob", "carl"]), "{plan:#}");
+    assert_eq!(plan["users"], 4);
+    assert!(place.says(&["plan", "bob"]).contains("enable: bob@"));
+    assert_eq!(place.run(&["plan", "eve"]).code, 1, "no user by the filter");
+    assert_eq!(place.run(&["run", "--once"]).code, 0);
+    let enabled = slapd.entries("(msExchIMAddress=*)", &["uid"]);
+    assert_eq!(enabled.len(), 3, "{enabled:?}");
+    assert_eq!(place.json(&["plan"])["changes"], serde_json::json!([]), "the agent and plan agree");
 }
 
 #[test]

@@ -379,27 +379,6 @@ async fn an_account_that_reads_one_entry_elsewhere_sees_outside() {
 }
 
 #[tokio::test]
-async fn groups_within_groups_count_where_asked_and_a_circle_ends() {
-    let group = |cn: &str, members: &[&str]| {
-        let members: String = members.iter().map(|member| format!("member: {member},{SUFFIX}\n")).collect();
-        format!("dn: cn={cn},ou=groups,{SUFFIX}\nobjectClass: groupOfNames\ncn: {cn}\n{members}\n")
-    };
-    let ldif = person("ann", "")
-        + &person("bob", "")
-        + &group("outer", &["uid=ann,ou=people", "cn=inner,ou=groups"])
-        + &group("inner", &["UID=Bob, ou=people", "cn=outer,ou=groups"]);
-    let slapd = Slapd::builder().users(ldif).start();
-    let mut ldap = ldap(&slapd).await;
-    let outer = format!("cn=outer,ou=groups,{SUFFIX}");
-    let flat = lookup::group_members(&mut ldap, SUFFIX, &outer, false).await.unwrap();
-    assert!(flat.contains(&dn("ann")) && !flat.contains(&dn("bob")));
-    let nested = lookup::group_members(&mut ldap, SUFFIX, &outer, true).await.unwrap();
-    assert!(nested.contains(&dn("ann")) && nested.contains(&dn("bob")));
-    let missing = lookup::group_members(&mut ldap, SUFFIX, &format!("cn=none,{SUFFIX}"), true).await.unwrap_err();
-    assert!(matches!(missing, lookup::LookupError::NoSuchObject { .. }));
-}
-
-#[tokio::test]
 async fn the_server_is_known_and_its_schema_says_what_is_missing() {
     let prepared = Slapd::builder().start();
     let bare = Slapd::builder().without_schema().start();

@@ -2,18 +2,18 @@
 //! without writing is said to be so.
 
 use super::context::{self, Context};
-use super::plan::CONNECT_TIMEOUT;
 use super::print::{Colour, Progress, count, moment, printable, span};
 use super::{CliError, FAILED, FINE, store};
 use crate::config::{DigestAction, Mode};
 use crate::directory::connect::{self, Endpoint};
-use crate::directory::entry::{Mapped, Shape, classify};
+use crate::directory::entry::{Mapped, classify};
 use crate::directory::flavour::{self, FlavourProfile, RootDse};
 use crate::directory::lookup;
 use crate::directory::source::{self, Change, NoSource, scan::Scan};
-use crate::directory::stream::{Access, Scope, StreamError};
+use crate::directory::stream::{Scope, StreamError};
 use crate::error::chain;
 use crate::model::{SrvAnswer, Timestamp};
+use crate::poller::world::{CONNECT_TIMEOUT, World, WorldError};
 use crate::probe::{load, srv::SrvResolver};
 use crate::store::migrate;
 use crate::store::open::{self, Kind};
@@ -196,7 +196,15 @@ async fn directory(report: &mut Report<'_>, mut ldap: Ldap, endpoint: Endpoint) 
     rights(report, &mut ldap, &root).await?;
     schema(report, &mut ldap, &root, &settings, &profile).await?;
     groups(report, &mut ldap, &settings).await?;
-    let domains = users(report, endpoint, &settings, &profile).await?;
+    let domains = match World::read(&report.c.config, &profile, &endpoint, &mut ldap).await {
+        Ok(world) => users(report, &world, &settings).await?,
+        // Said above.
+        Err(WorldError::NoSource { .. }) => Domains::new(),
+        Err(error) => {
+            report.add(State::Fail, "users", chain(&error), &error.hint().0)?;
+            Domains::new()
+        }
+    };
     report.add(State::Skip, "clock", "the server does not tell its time", "keep both in step: timedatectl")?;
     Ok(domains)
 }
@@ -289,22 +297,15 @@ async fn groups(report: &mut Report<'_>, ldap: &mut Ldap, settings: &Settings) -
 }
 
 /// Reads everybody, as the agent will: only that shows a size limit.
-async fn users(
-    report: &mut Report<'_>,
-    endpoint: Endpoint,
-    settings: &Settings,
-    profile: &FlavourProfile,
-) -> Result<Domains, CliError> {
-    let config = &report.c.config.directory;
-    let (shape, attributes) = Shape::of_config(config, profile, &settings.policy);
-    let access = Access::new(config, endpoint, profile.key);
-    let attributes: Vec<String> = attributes.into_iter().collect();
-    let filter = config.filter.as_deref().unwrap_or(profile.user_filter).to_owned();
+async fn users(report: &mut Report<'_>, world: &World, settings: &Settings) -> Result<Domains, CliError> {
+    let (shape, search) = (world.shape(), &world.search);
+    let filter = report.c.config.directory.filter.as_deref().unwrap_or(world.profile.user_filter).to_owned();
     let (mut found, mut without_login, mut without_date, mut unreadable) = (0u64, 0u64, 0u64, 0u64);
     let mut domains = Domains::new();
     let mut progress = Progress::new("entries read");
     let reading = async {
-        let mut scan = Scan::start(&access, &config.base, Scope::Subtree, &filter, &attributes).await?;
+        let mut scan =
+            Scan::start(&world.access, &search.base, Scope::Subtree, &search.filter, &search.attributes).await?;
         while let Some(batch) = scan.next().await? {
             progress.add(batch.len() as u64);
             for change in batch {

@@ -2,14 +2,14 @@
 
 use super::print::printable;
 use super::{CONFIGURATION, FAILED, FINE, USAGE};
-use crate::config::{ConfigError, Flavour};
+use crate::config::ConfigError;
 use crate::directory::connect::ConnectError;
 use crate::directory::lookup::LookupError;
-use crate::directory::source::NoSource;
 use crate::directory::stream::StreamError;
 use crate::error::{Disposition, Hint, chain};
 use crate::feed::FeedError;
 use crate::model::UserKey;
+use crate::poller::world::WorldError;
 use crate::probe::ProbeError;
 use crate::store::StoreError;
 use std::path::PathBuf;
@@ -37,6 +37,8 @@ pub enum CliError {
     #[error(transparent)]
     Stream(#[from] StreamError),
     #[error(transparent)]
+    World(#[from] WorldError),
+    #[error(transparent)]
     Probe(#[from] ProbeError),
     #[error("there is no store in {} yet", .0.display())]
     NoStore(PathBuf),
@@ -56,8 +58,6 @@ pub enum CliError {
     OutcomeGone { cursor: String, why: &'static str },
     #[error("{} exists already", .0.display())]
     Exists(PathBuf),
-    #[error("{problem} ({flavour}: {why})")]
-    NoSource { problem: NoSource, flavour: Flavour, why: String },
     #[error("{what} cannot be started")]
     Start {
         what: &'static str,
@@ -83,6 +83,7 @@ impl CliError {
             CliError::Connect(error) => error.disposition(),
             CliError::Lookup(error) => error.disposition(),
             CliError::Stream(error) => error.disposition(),
+            CliError::World(error) => error.disposition(),
             CliError::Probe(error) => error.disposition(),
             CliError::NotLookedAt(_) => Disposition::Retry,
             CliError::NoStore(_)
@@ -93,7 +94,6 @@ impl CliError {
             | CliError::NoSuchPlan { .. }
             | CliError::OutcomeGone { .. }
             | CliError::Exists(_)
-            | CliError::NoSource { .. }
             | CliError::Start { .. }
             | CliError::Run(_)
             | CliError::Output(_) => Disposition::Hold,
@@ -108,6 +108,7 @@ impl CliError {
             CliError::Connect(error) => return error.hint(),
             CliError::Lookup(error) => return error.hint(),
             CliError::Stream(error) => return error.hint(),
+            CliError::World(error) => return error.hint(),
             CliError::Probe(error) => return error.hint(),
             CliError::NoStore(_) => "the agent makes it: homeward run (or look first: homeward plan)".into(),
             CliError::NoSuchUser(_) => "give a login, mail address, DN or key; who is known: homeward user list".into(),
@@ -120,7 +121,6 @@ impl CliError {
                 "read everybody's present state again: homeward events --feed outcomes --after 0".into()
             }
             CliError::Exists(_) => "give another name: homeward store backup FILE".into(),
-            CliError::NoSource { problem, .. } => return problem.hint(),
             CliError::Start { .. } => "see the limits of this account (ulimit -a), then: homeward check".into(),
             CliError::Run(_) => "see the log above, then: homeward check".into(),
             CliError::Output(_) => "see where stdout goes".into(),

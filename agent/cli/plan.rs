@@ -8,27 +8,25 @@ use super::{CliError, FINE, HELD, PROBLEMS, user};
 use crate::decide::address::{Contest, contest};
 use crate::decide::{self, World, guard, ownership};
 use crate::directory::connect;
-use crate::directory::entry::{MEMBER_OF, MEMBER_OF_NESTED, Mapped, Shape, classify};
-use crate::directory::flavour::{self, FlavourProfile, RootDse};
-use crate::directory::source::{self, Change as Heard, scan::Scan};
-use crate::directory::stream::{Access, Scope};
-use crate::directory::{Entry, lookup};
+use crate::directory::flavour;
+use crate::directory::lookup;
+use crate::directory::source::{Batch, Change as Heard, scan::Scan};
+use crate::directory::stream::Scope;
+use crate::feed::{Feed, FeedRow};
+use crate::intake::Intake;
 use crate::model::*;
+use crate::poller::world::{self, CONNECT_TIMEOUT};
 use crate::probe::load;
 use crate::probe::srv::SrvResolver;
 use crate::store::enablement as db;
-use crate::store::migrate;
-use crate::store::open::Kind;
+use crate::store::open::{self, Kind};
 use crate::worker::Settings;
-use ldap3::Ldap;
 use rusqlite::Connection;
 use serde::Serialize;
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::path::Path;
-use std::time::Duration;
+use std::collections::{HashMap, HashSet};
 
-/// For connecting and binding.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Users read from the log in one go.
+const ROWS_IN_ONE: usize = 1000;
 /// Users named below each heading; `--json` names all.
 const NAMED_MAX: usize = 20;
 
@@ -115,63 +113,72 @@ pub fn plan(c: &mut Context, users: &[String]) -> Result<u8, CliError> {
     })
 }
 
-/// A bound connection, what the server is, and the names it uses.
-pub async fn profile_of(c: &Context) -> Result<(Ldap, connect::Endpoint, RootDse, FlavourProfile), CliError> {
+async fn make(c: &Context, users: &[String]) -> Result<PlanView, CliError> {
     let directory = &c.config.directory;
     let (mut ldap, endpoint) = connect::connect(directory, CONNECT_TIMEOUT).await?;
-    let root = flavour::root_dse(&mut ldap).await?;
-    let (flavour, why) = flavour::settle(directory.flavour, &root);
-    source::choose(directory.source, flavour, &root).map_err(|problem| CliError::NoSource { problem, flavour, why })?;
-    let profile = flavour::profile(flavour);
-    Ok((ldap, endpoint, root, profile))
-}
-
-async fn make(c: &Context, users: &[String]) -> Result<PlanView, CliError> {
-    let (mut ldap, endpoint, root, profile) = profile_of(c).await?;
+    let (kind, _) = flavour::settle(directory.flavour, &flavour::root_dse(&mut ldap).await?);
+    let profile = flavour::profile(kind);
+    let seen = world::World::read(&c.config, &profile, &endpoint, &mut ldap).await?;
     let settings = Settings::of(&c.config, &profile);
     let store = match c.enablement() {
-        Err(CliError::NoStore(_)) => empty_store()?,
+        Err(CliError::NoStore(_)) => open::scratch(Kind::Enablement)?,
         store => store?,
     };
     let mut world = crate::worker::read_world(&store, &settings, c.now)?;
     look_at_homes(&mut world.fleet, c.now).await;
-    let groups = Groups::read(&mut ldap, c, &root, &settings).await?;
-    let (shape, attributes) = Shape::of_config(&c.config.directory, &profile, &settings.policy);
-    let reading = if users.is_empty() {
-        let access = Access::new(&c.config.directory, endpoint, profile.key);
-        let attributes: Vec<String> = attributes.into_iter().collect();
-        // A filter that every server can answer; who is a user is judged here, as the agent does.
-        let filter = c.config.directory.filter.as_deref().unwrap_or(profile.user_filter);
-        let mut scan = Scan::start(&access, &c.config.directory.base, Scope::Subtree, filter, &attributes).await?;
-        let mut reading = Reading { standings: Vec::new(), unreadable: 0 };
+    // The poller's own log and rules, in a store that nobody keeps: whom the agent would see.
+    let mut intake = Intake::scratch(seen.shape(), seen.groups.clone(), c.config.guard, c.now)?;
+    seen.groups_now(&mut ldap).await?.store(&mut intake, c.now)?;
+    let mut unreadable = 0;
+    let mut take = |changes| {
+        unreadable += intake.take(Batch { changes, refresh: true, ..Batch::default() }, c.now)?.unreadable.len() as u64;
+        Ok::<_, CliError>(())
+    };
+    let mut named = Vec::new();
+    if users.is_empty() {
+        let search = &seen.search;
+        let mut scan =
+            Scan::start(&seen.access, &search.base, Scope::Subtree, &search.filter, &search.attributes).await?;
         let mut progress = Progress::new("entries read");
         while let Some(batch) = scan.next().await? {
             progress.add(batch.len() as u64);
-            for change in batch {
-                match change {
-                    Heard::Entry(entry) => {
-                        reading.standings.extend(standing_of(&store, &shape, &groups, entry, c.now)?)
-                    }
-                    _ => reading.unreadable += 1,
-                }
-            }
+            take(batch)?;
         }
-        reading
     } else {
-        let mut standings = Vec::new();
         for text in users {
-            let names: Vec<&str> = attributes.iter().map(String::as_str).collect();
-            let base = &c.config.directory.base;
+            let base = &directory.base;
+            let names = seen.attributes();
             let found = lookup::find_user(&mut ldap, profile.key, base, c.login(), c.mail(), text, &names).await?;
             if found.len() > 1 {
                 return Err(context::ambiguous(text, found.into_iter().map(|entry| (entry.key, entry.dn))));
             }
             let Some(entry) = found.into_iter().next() else { return Err(CliError::NoSuchUser(text.clone())) };
-            let standing = standing_of(&store, &shape, &groups, entry, c.now)?;
-            standings.push(standing.ok_or_else(|| CliError::NoSuchUser(format!("{text} (as a user in scope)")))?);
+            named.push((text, entry.key));
+            take(vec![Heard::Entry(entry)])?;
         }
-        Reading { standings, unreadable: 0 }
-    };
+    }
+    let feed = Feed::of(intake);
+    let mut standings = Vec::new();
+    if users.is_empty() {
+        let mut cursor = Sequence::default();
+        loop {
+            let page = feed.after(cursor, ROWS_IN_ONE)?;
+            for row in page.rows {
+                standings.push(standing_of(&store, row, c.now)?);
+            }
+            if page.at_end {
+                break;
+            }
+            cursor = page.cursor;
+        }
+    } else {
+        for (text, key) in named {
+            let row = feed.by_key(&key)?;
+            let row = row.ok_or_else(|| CliError::NoSuchUser(format!("{text} (as a user in scope)")))?;
+            standings.push(standing_of(&store, row, c.now)?);
+        }
+    }
+    let reading = Reading { standings, unreadable };
     Simulation::new(c, &settings, &store, world)?.run(reading, users.is_empty()).await
 }
 
@@ -190,89 +197,16 @@ async fn look_at_homes(fleet: &mut Fleet, now: Timestamp) {
     }
 }
 
-fn empty_store() -> Result<Connection, CliError> {
-    let named = |cause| crate::store::StoreError::Open { path: ":memory:".into(), cause };
-    let mut store = Connection::open_in_memory().map_err(named)?;
-    migrate::to_newest(Kind::Enablement, Path::new(":memory:"), &mut store)?;
-    Ok(store)
-}
-
-/// What the store knows of the user with what the directory says now; `None`: no user of ours.
-fn standing_of(
-    store: &Connection,
-    shape: &Shape,
-    groups: &Groups,
-    entry: Entry,
-    now: Timestamp,
-) -> Result<Option<Standing>, CliError> {
-    let (key, Mapped::User { mut record, dn_norm }) = classify(shape, entry) else { return Ok(None) };
-    groups.add_to(&mut record, &dn_norm);
-    let known = db::standing(store, &key)?.map(|(_, standing)| standing);
+/// What the store knows of the user with what the directory says now.
+fn standing_of(store: &Connection, row: FeedRow, now: Timestamp) -> Result<Standing, CliError> {
+    let known = db::standing(store, &row.key)?.map(|(_, standing)| standing);
     let mut standing = known.unwrap_or_else(|| {
         // Who is new is planned for as after `[im] mail_wait`: what will be is asked, not what is waited for.
-        Standing { first_seen: Timestamp::default(), ..Standing::new(key, now) }
+        Standing { first_seen: Timestamp::default(), ..Standing::new(row.key, now) }
     });
-    standing.record = record;
+    standing.record = row.record;
     standing.presence = Presence::Present;
-    Ok(Some(standing))
-}
-
-/// Members of the groups that rules name, where the server does not keep `memberOf` itself, or groups count in groups.
-struct Groups(Vec<Group>);
-
-struct Group {
-    attribute: &'static str,
-    dn: String,
-    /// Normalized.
-    members: BTreeSet<String>,
-}
-
-impl Groups {
-    async fn read(ldap: &mut Ldap, c: &Context, root: &RootDse, settings: &Settings) -> Result<Groups, CliError> {
-        let mut groups = Vec::new();
-        let named: Vec<(String, bool)> = settings
-            .policy
-            .rules
-            .iter()
-            .flat_map(|rule| {
-                let nested = rule.matches.reads_nested_membership();
-                rule.matches.named_groups().into_iter().map(move |dn| (dn, nested))
-            })
-            .collect();
-        if named.is_empty() {
-            return Ok(Groups(groups));
-        }
-        let base = root.naming_context_of(&c.config.directory.base).unwrap_or(&c.config.directory.base);
-        // A server that knows the attribute need not keep it: somebody must have it.
-        let server_keeps = flavour::schema(ldap, root).await?.attribute(MEMBER_OF).is_some()
-            && match lookup::search(ldap, base, ldap3::Scope::Subtree, "(memberOf=*)", &["1.1"], 1).await {
-                Ok(found) => !found.is_empty(),
-                Err(lookup::LookupError::TooMany { .. }) => true,
-                Err(lookup::LookupError::NoSuchObject { .. }) => false,
-                Err(error) => return Err(error.into()),
-            };
-        for (dn, nested) in named.into_iter().filter(|(_, nested)| *nested || !server_keeps) {
-            let members = match lookup::group_members(ldap, base, &dn, nested).await {
-                Ok(members) => members,
-                // As the agent sees it: a group that is not there has no members.
-                Err(lookup::LookupError::NoSuchObject { .. }) => BTreeSet::new(),
-                Err(error) => return Err(error.into()),
-            };
-            let attribute = if nested { MEMBER_OF_NESTED } else { MEMBER_OF };
-            groups.push(Group { attribute, dn: normalized_dn(&dn), members });
-        }
-        Ok(Groups(groups))
-    }
-
-    fn add_to(&self, record: &mut UserRecord, dn_norm: &str) {
-        for group in self.0.iter().filter(|group| group.members.contains(dn_norm)) {
-            let values = record.attributes.entry(group.attribute.to_owned()).or_default();
-            let value = Value::Text(group.dn.clone());
-            if !values.contains(&value) {
-                values.push(value);
-            }
-        }
-    }
+    Ok(standing)
 }
 
 /// Decides for one after the other; places and addresses given away count for those who follow.

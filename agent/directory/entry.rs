@@ -4,10 +4,6 @@
 //! Nothing here decides about a user, and nothing here fails: what cannot be carried is left out and said in the record.
 
 use super::Entry;
-use super::flavour::FlavourProfile;
-use crate::config;
-use crate::decide::filter::Filter;
-use crate::decide::policy::Policy;
 use crate::model::{UserKey, UserRecord, Value, is_below_or_equal, normalized_dn};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -123,40 +119,6 @@ impl Shape {
         self
     }
 
-    /// As configured, and the attributes to ask the server for: what rules, addresses, Digest and consumers need.
-    pub fn of_config(
-        directory: &config::Directory,
-        profile: &FlavourProfile,
-        policy: &Policy,
-    ) -> (Shape, BTreeSet<String>) {
-        // The configured one was checked, and ours parses; what does not parse selects nobody.
-        let user_filter = Filter::parse(directory.filter.as_deref().unwrap_or(profile.user_filter)).ok();
-        let names = &policy.names;
-        let fixed = [
-            "objectclass",
-            "proxyaddresses",
-            &names.login,
-            &names.mail,
-            &names.address,
-            &names.url,
-            &names.home_url,
-            &names.home,
-            &names.password_date,
-            &names.created,
-        ];
-        let filters = policy.rules.iter().map(|rule| &rule.matches).chain(&policy.disabled).chain(&user_filter);
-        let attributes: BTreeSet<String> = fixed
-            .into_iter()
-            .map(str::to_owned)
-            .chain(filters.flat_map(Filter::attributes))
-            .chain(directory.attributes.extra.iter().map(|name| name.to_ascii_lowercase()))
-            .filter(|name| !name.is_empty() && !is_secret(name))
-            .collect();
-        let selects = move |record: &UserRecord| user_filter.as_ref().is_some_and(|filter| filter.matches(record));
-        let shape = Shape::new(&directory.base, attributes.iter().map(String::as_str), Box::new(selects));
-        (shape, attributes)
-    }
-
     /// Whether a DN, as a server writes it, lies at or below the base.
     pub fn contains(&self, dn: &str) -> bool {
         is_below_or_equal(&normalized_dn(dn), &self.base_norm)
@@ -193,12 +155,7 @@ pub fn classify(shape: &Shape, entry: Entry) -> (UserKey, Mapped) {
         |names: &[&str]| classes().any(|class| names.iter().any(|name| class.eq_ignore_ascii_case(name.as_bytes())));
     // A group counts wherever it lives: its members are what matters, and a rule may name one outside the base.
     if is_any(GROUP_CLASSES) {
-        let members = ["member", "uniquemember"]
-            .into_iter()
-            .flat_map(|name| entry.values(name))
-            .filter_map(|value| std::str::from_utf8(value).ok())
-            .map(normalized_dn)
-            .collect();
+        let members = members(&entry);
         return (key, Mapped::Group { dn: entry.dn, members });
     }
     let dn_norm = normalized_dn(&entry.dn);
@@ -210,6 +167,20 @@ pub fn classify(shape: &Shape, entry: Entry) -> (UserKey, Mapped) {
     }
     let record = record(shape, entry);
     if (shape.user_filter)(&record) { (key, Mapped::User { record, dn_norm }) } else { (key, Mapped::Other) }
+}
+
+/// Whom a group names: normalized DNs, direct members only.
+pub fn members(group: &Entry) -> BTreeSet<String> {
+    let texts = |name| group.values(name).iter().filter_map(|value| std::str::from_utf8(value).ok());
+    texts("member").chain(texts("uniquemember").map(without_uid)).map(normalized_dn).collect()
+}
+
+/// A uniqueMember may end in a bit string: `cn=a,dc=x#'0101'B` (RFC 4517 3.3.21).
+fn without_uid(value: &str) -> &str {
+    match value.rsplit_once("#'") {
+        Some((dn, bits)) if bits.ends_with("'B") => dn,
+        _ => value,
+    }
 }
 
 fn record(shape: &Shape, entry: Entry) -> UserRecord {
@@ -324,6 +295,14 @@ mod tests {
         let group = entry("cn=g,dc=elsewhere", &[("objectclass", &["groupOfNames"]), ("member", &["UID=A, dc=x"])]);
         let Mapped::Group { members, .. } = classify(&shape(), group).1 else { panic!("no group") };
         assert_eq!(members, BTreeSet::from(["uid=a,dc=x".to_owned()]));
+    }
+
+    #[test]
+    fn a_unique_member_is_the_dn_without_its_bit_string() {
+        let group =
+            entry("cn=g,dc=x", &[("member", &["cn=a#'01'B"]), ("uniquemember", &["UID=b,dc=x#'0101'B", "cn=c"])]);
+        let expected = ["cn=a#'01'B".to_lowercase(), "uid=b,dc=x".to_owned(), "cn=c".to_owned()];
+        assert_eq!(members(&group), BTreeSet::from(expected));
     }
 
     #[test]

@@ -3,21 +3,18 @@
 
 use super::Entry;
 use super::connect::contained;
-use super::entry::GROUPS;
 use super::key::KeyAttribute;
 use crate::error::{Disposition, Hint};
 use crate::model::{UserKey, normalized_dn};
 use ldap3::asn1::{PL, StructureTag};
 use ldap3::{Ldap, LdapError, Scope, SearchOptions};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// For a whole search, not for each entry.
 pub const SEARCH_TIMEOUT: Duration = Duration::from_secs(30);
 const KEYS_IN_ONE_FILTER: usize = 50;
 const SAME_NAME_MAX: usize = 20;
-const GROUPS_MAX: usize = 100_000;
-const MEMBERS_MAX: usize = 1_000_000;
 
 /// slapd's dnSubtreeMatch. By number: `ldap3` takes matching rules by number only.
 const DN_SUBTREE_MATCH: &str = "1.3.6.1.4.1.4203.666.4.9";
@@ -288,50 +285,6 @@ pub async fn own_entry(ldap: &mut Ldap) -> Result<Option<OwnEntry>, LookupError>
     match authzid.strip_prefix("dn:").filter(|dn| !dn.is_empty()) {
         Some(dn) => Ok(Some(OwnEntry { dn: dn.to_owned(), readable: readable(ldap, dn).await? })),
         None => Ok(None),
-    }
-}
-
-/// The members of a group as normalized DNs; with `nested`, those of the groups in it too (groups are looked for at or
-/// below `base`, and each is read once, so a circle ends).
-pub async fn group_members(
-    ldap: &mut Ldap,
-    base: &str,
-    group: &str,
-    nested: bool,
-) -> Result<BTreeSet<String>, LookupError> {
-    let groups = if nested {
-        let found = search(ldap, base, Scope::Subtree, GROUPS, &["1.1"], GROUPS_MAX).await?;
-        found.into_iter().map(|group| (normalized_dn(&group.dn), group.dn)).collect()
-    } else {
-        BTreeMap::new()
-    };
-    let mut members = BTreeSet::new();
-    let mut read = BTreeSet::from([normalized_dn(group)]);
-    let mut waiting = vec![group.to_owned()];
-    while let Some(dn) = waiting.pop() {
-        let found = search(ldap, &dn, Scope::Base, "(objectClass=*)", &["member", "uniqueMember"], 0).await?;
-        let Some(entry) = found.first() else { return Err(LookupError::NoSuchObject { dn }) };
-        for member in entry.texts("member").chain(entry.texts("uniquemember").map(without_uid)) {
-            let member = normalized_dn(member);
-            if let Some(inner) = groups.get(&member)
-                && read.insert(member.clone())
-            {
-                waiting.push(inner.clone());
-            }
-            members.insert(member);
-        }
-        if members.len() > MEMBERS_MAX {
-            return Err(LookupError::TooMany { base: group.to_owned(), limit: MEMBERS_MAX });
-        }
-    }
-    Ok(members)
-}
-
-/// A uniqueMember may end in a bit string: `cn=a,dc=x#'0101'B` (RFC 4517 3.3.21).
-fn without_uid(value: &str) -> &str {
-    match value.rsplit_once("#'") {
-        Some((dn, bits)) if bits.ends_with("'B") => dn,
-        _ => value,
     }
 }
 

@@ -14,7 +14,7 @@
 mod errands;
 mod keeper;
 mod session;
-mod world;
+pub mod world;
 
 pub use keeper::KeeperGone;
 

@@ -3,21 +3,20 @@
 
 use super::errands::Errands;
 use super::keeper::{Begin, Job, Keeper, KeeperGone};
-use super::world::{self, World};
+use super::world::{self, World, WorldError};
 use super::{bearable, tell};
-use crate::config::{Config, Flavour};
+use crate::config::Config;
 use crate::directory::connect::{ConnectError, Endpoint};
-use crate::directory::entry::GROUPS;
 use crate::directory::flavour::FlavourProfile;
-use crate::directory::lookup::{self, LookupError};
+use crate::directory::lookup::LookupError;
 use crate::directory::source::scan::Scan;
-use crate::directory::source::{Batch, Change, NoSource, Source, SourceError};
+use crate::directory::source::{Batch, Change, Source, SourceError};
 use crate::directory::stream::{Scope, StreamError};
 use crate::error::{Disposition, Hint};
-use crate::model::{Timestamp, normalized_dn};
+use crate::model::Timestamp;
 use crate::store::StoreError;
 use crate::telemetry::lines;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -43,6 +42,8 @@ pub(super) enum Fault {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     #[error(transparent)]
+    World(#[from] WorldError),
+    #[error(transparent)]
     Lookup(#[from] LookupError),
     #[error(transparent)]
     Stream(#[from] StreamError),
@@ -54,36 +55,26 @@ pub(super) enum Fault {
     Gone(#[from] KeeperGone),
     #[error("the store took nothing for {after:.0?}, and {behind} changes wait")]
     Stalled { behind: u64, after: Duration },
-    #[error("{url} is a directory of the kind {now} now ({seen}), and the store is of one of the kind {before}")]
-    Flavour { url: String, now: Flavour, seen: String, before: Flavour },
-    #[error("{url}: {problem}")]
-    NoSource { url: String, problem: NoSource },
-    #[error("{url} holds nothing at {base}")]
-    NoContext { url: String, base: String },
-    #[error("the filter {filter} cannot be used: {problem}")]
-    Filter { filter: String, problem: String },
 }
 
 impl Fault {
     pub fn disposition(&self) -> Disposition {
         match self {
             Fault::Connect(cause) => cause.disposition(),
+            Fault::World(cause) => cause.disposition(),
             Fault::Lookup(cause) => cause.disposition(),
             Fault::Stream(cause) => cause.disposition(),
             Fault::Source(cause) => cause.disposition(),
             Fault::Store(cause) => cause.disposition(),
             Fault::Stalled { .. } => Disposition::Retry,
-            Fault::Gone(_)
-            | Fault::Flavour { .. }
-            | Fault::NoSource { .. }
-            | Fault::NoContext { .. }
-            | Fault::Filter { .. } => Disposition::Hold,
+            Fault::Gone(_) => Disposition::Hold,
         }
     }
 
     pub fn hint(&self) -> Hint {
         Hint(match self {
             Fault::Connect(cause) => return cause.hint(),
+            Fault::World(cause) => return cause.hint(),
             Fault::Lookup(cause) => return cause.hint(),
             Fault::Stream(cause) => return cause.hint(),
             Fault::Source(cause) => return cause.hint(),
@@ -92,12 +83,6 @@ impl Fault {
             Fault::Stalled { .. } => {
                 "see whether the disk is busy (iostat -x 1) or somebody holds the store: homeward store info".into()
             }
-            Fault::Flavour { .. } => {
-                "correct [directory] url, or set [directory] flavour; for another directory take another [agent] state_dir; then: homeward check".into()
-            }
-            Fault::NoSource { problem, .. } => return problem.hint(),
-            Fault::NoContext { .. } => "correct [directory] base, then: homeward check".into(),
-            Fault::Filter { .. } => "correct it, then: homeward check".into(),
         })
     }
 }
@@ -126,7 +111,8 @@ pub(super) async fn run(
 
     let mut errands = Errands::new(&world, directory, keeper, ldap);
     errands.all_at_start().await?;
-    read_groups(&world, keeper, &mut errands).await?;
+    let groups = world.groups_now(errands.ldap().await?).await?;
+    keeper.with(move |intake| groups.store(intake, Timestamp::now())).await??;
     if keeper.with(|intake| intake.needs_carriers()).await?? {
         read_carriers(&world, keeper).await?;
     }
@@ -258,43 +244,6 @@ impl Waiting {
         self.since = (!self.batches.is_empty()).then(Instant::now);
         Some(next)
     }
-}
-
-/// What the groups that rules name hold now. Those below the base are followed from then on; others are read again with
-/// each session and each sweep.
-async fn read_groups(world: &World, keeper: &Keeper, errands: &mut Errands<'_>) -> Result<(), Fault> {
-    let attributes: Vec<String> = ["objectClass", "member", "uniqueMember"].map(String::from).to_vec();
-    let mut found = Vec::new();
-    if world.groups.named.values().any(|nested| *nested) {
-        let mut scan = Scan::start(&world.access, &world.naming_context, Scope::Subtree, GROUPS, &attributes).await?;
-        while let Some(changes) = scan.next().await? {
-            found.extend(changes);
-        }
-    } else {
-        let names: Vec<&str> = attributes.iter().map(String::as_str).collect();
-        for group in &world.named_groups {
-            match lookup::by_dn(errands.ldap().await?, world.access.key, group, &names).await? {
-                Some(entry) => found.push(Change::Entry(entry)),
-                None if world.contains(group) => {}
-                // The source will not tell.
-                None => {
-                    let (group, nobody) = (group.clone(), BTreeSet::new());
-                    keeper.with(move |intake| intake.set_members(&group, &nobody, Timestamp::now())).await??;
-                }
-            }
-        }
-    }
-    let (inside, outside): (Vec<Change>, Vec<Change>) =
-        found.into_iter().partition(|change| matches!(change, Change::Entry(entry) if world.contains(&entry.dn)));
-    take_quietly(keeper, inside).await?;
-    for change in outside {
-        let Change::Entry(entry) = change else { continue };
-        let values = entry.values("member").iter().chain(entry.values("uniquemember"));
-        let members: BTreeSet<String> =
-            values.filter_map(|value| std::str::from_utf8(value).ok()).map(normalized_dn).collect();
-        keeper.with(move |intake| intake.set_members(&entry.dn, &members, Timestamp::now())).await??;
-    }
-    Ok(())
 }
 
 /// Before anything else of a new log: who carries our values. Their assignments are known before others are made.

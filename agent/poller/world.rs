@@ -1,26 +1,90 @@
 //! What a connected directory is: flavour, names, scope, groups, and what it can promise. Read when a session begins.
+//! `plan` and `check` read by it too, so that they see the users that the agent sees.
 
-use super::session::Fault;
-use crate::config::{Config, Directory, SourceKind, WriteBackNames};
+use crate::config::{Config, Directory, Flavour, SourceKind, WriteBackNames};
 use crate::decide::filter::Filter;
-use crate::directory::connect::{self, Endpoint};
-use crate::directory::entry::{MEMBER_OF, Shape, is_secret};
+use crate::directory::connect::{self, ConnectError, Endpoint};
+use crate::directory::entry::{GROUPS, MEMBER_OF, Shape, is_secret, members};
 use crate::directory::flavour::{self, FlavourProfile};
 use crate::directory::lookup::{self, LookupError};
+use crate::directory::source::scan::Scan;
 use crate::directory::source::syncrepl::{SearchShape, WIDEST_FILTER};
-use crate::directory::source::{self, Guarantees};
-use crate::directory::stream::Access;
-use crate::intake::Groups;
-use crate::model::{is_below_or_equal, normalized_dn};
-use ldap3::{Ldap, Scope};
+use crate::directory::source::{self, Batch, Change, Guarantees, NoSource};
+use crate::directory::stream::{Access, Scope, StreamError};
+use crate::error::{Disposition, Hint};
+use crate::intake::{Groups, Intake};
+use crate::model::{Timestamp, is_below_or_equal, normalized_dn};
+use crate::store::StoreError;
+use ldap3::Ldap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
 /// For each step of connecting.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-pub(super) struct World {
+/// Why a directory cannot be understood.
+#[derive(Debug, thiserror::Error)]
+pub enum WorldError {
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    #[error("{url} is a directory of the kind {now} now ({seen}), and the store is of one of the kind {before}")]
+    Flavour { url: String, now: Flavour, seen: String, before: Flavour },
+    #[error("{url}: {problem}")]
+    NoSource { url: String, problem: NoSource },
+    #[error("{url} holds nothing at {base}")]
+    NoContext { url: String, base: String },
+    #[error("the filter {filter} cannot be used: {problem}")]
+    Filter { filter: String, problem: String },
+}
+
+impl WorldError {
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            WorldError::Lookup(cause) => cause.disposition(),
+            WorldError::Stream(cause) => cause.disposition(),
+            WorldError::Flavour { .. }
+            | WorldError::NoSource { .. }
+            | WorldError::NoContext { .. }
+            | WorldError::Filter { .. } => Disposition::Hold,
+        }
+    }
+
+    pub fn hint(&self) -> Hint {
+        Hint(match self {
+            WorldError::Lookup(cause) => return cause.hint(),
+            WorldError::Stream(cause) => return cause.hint(),
+            WorldError::Flavour { .. } => {
+                "correct [directory] url, or set [directory] flavour; for another directory take another [agent] state_dir; then: homeward check".into()
+            }
+            WorldError::NoSource { problem, .. } => return problem.hint(),
+            WorldError::NoContext { .. } => "correct [directory] base, then: homeward check".into(),
+            WorldError::Filter { .. } => "correct it, then: homeward check".into(),
+        })
+    }
+}
+
+/// What the groups that rules name hold now.
+pub struct GroupsNow {
+    /// As the source brings them too.
+    followed: Vec<Change>,
+    /// Outside the base, with normalized members: the source will not tell of them.
+    outside: Vec<(String, BTreeSet<String>)>,
+}
+
+impl GroupsNow {
+    pub fn store(self, intake: &mut Intake, now: Timestamp) -> Result<(), StoreError> {
+        intake.take(Batch { changes: self.followed, refresh: true, ..Batch::default() }, now)?;
+        for (group, members) in self.outside {
+            intake.set_members(&group, &members, now)?;
+        }
+        Ok(())
+    }
+}
+
+pub struct World {
     pub access: Access,
     pub search: SearchShape,
     /// Holds the base.
@@ -28,14 +92,14 @@ pub(super) struct World {
     base_norm: String,
     pub groups: Groups,
     /// Groups that rules name, as written.
-    pub named_groups: BTreeSet<String>,
+    named_groups: BTreeSet<String>,
     /// Attributes of which one is set where somebody was enabled before.
     pub carriers: Vec<String>,
     /// How changes are heard.
     pub source: SourceKind,
     /// How one sees what server it is, and why that source.
     pub why: String,
-    profile: FlavourProfile,
+    pub profile: FlavourProfile,
     records: BTreeSet<String>,
     user_filter: Filter,
     lockout_matters: bool,
@@ -51,21 +115,21 @@ impl World {
         profile: &FlavourProfile,
         endpoint: &Endpoint,
         ldap: &mut Ldap,
-    ) -> Result<World, Fault> {
+    ) -> Result<World, WorldError> {
         let directory = &config.directory;
         let root = flavour::root_dse(ldap).await?;
         let url = || endpoint.url.clone();
         let (flavour, seen) = flavour::settle(directory.flavour, &root);
         if flavour != profile.flavour {
-            return Err(Fault::Flavour { url: url(), now: flavour, seen, before: profile.flavour });
+            return Err(WorldError::Flavour { url: url(), now: flavour, seen, before: profile.flavour });
         }
         let (source, way) = source::choose(directory.source, flavour, &root)
-            .map_err(|problem| Fault::NoSource { url: url(), problem })?;
+            .map_err(|problem| WorldError::NoSource { url: url(), problem })?;
         let why = format!("{flavour}: {seen}; {source}: {way}");
         let base = directory.base.clone();
         let naming_context = root
             .naming_context_of(&base)
-            .ok_or_else(|| Fault::NoContext { url: url(), base: base.clone() })?
+            .ok_or_else(|| WorldError::NoContext { url: url(), base: base.clone() })?
             .to_owned();
         let schema = flavour::schema(ldap, &root).await?;
         let sees_outside = lookup::sees_outside(ldap, &base, &naming_context).await?;
@@ -133,6 +197,34 @@ impl World {
         self.search.attributes.iter().map(String::as_str).collect()
     }
 
+    /// Those below the base are followed from then on; others are read again with each session and each sweep.
+    pub async fn groups_now(&self, ldap: &mut Ldap) -> Result<GroupsNow, WorldError> {
+        let attributes: Vec<String> = ["objectClass", "member", "uniqueMember"].map(String::from).to_vec();
+        let (mut found, mut outside) = (Vec::new(), Vec::new());
+        if self.groups.named.values().any(|nested| *nested) {
+            let mut scan = Scan::start(&self.access, &self.naming_context, Scope::Subtree, GROUPS, &attributes).await?;
+            while let Some(changes) = scan.next().await? {
+                found.extend(changes);
+            }
+        } else {
+            let names: Vec<&str> = attributes.iter().map(String::as_str).collect();
+            for group in &self.named_groups {
+                match lookup::by_dn(ldap, self.access.key, group, &names).await? {
+                    Some(entry) => found.push(Change::Entry(entry)),
+                    None if self.contains(group) => {}
+                    None => outside.push((group.clone(), BTreeSet::new())),
+                }
+            }
+        }
+        let (followed, elsewhere): (Vec<Change>, Vec<Change>) =
+            found.into_iter().partition(|change| matches!(change, Change::Entry(entry) if self.contains(&entry.dn)));
+        outside.extend(elsewhere.into_iter().filter_map(|change| match change {
+            Change::Entry(entry) => Some((entry.dn.clone(), members(&entry))),
+            Change::Present(_) | Change::Removed { .. } | Change::Unreadable { .. } => None,
+        }));
+        Ok(GroupsNow { followed, outside })
+    }
+
     pub fn guarantees(&self) -> Guarantees {
         let deletes = if self.sees_outside {
             "at once"
@@ -143,13 +235,13 @@ impl World {
     }
 }
 
-pub(super) async fn connect(directory: &Directory, endpoint: &Endpoint) -> Result<Ldap, Fault> {
-    Ok(connect::connect_ldap3(endpoint, directory, CONNECT_TIMEOUT).await?)
+pub async fn connect(directory: &Directory, endpoint: &Endpoint) -> Result<Ldap, ConnectError> {
+    connect::connect_ldap3(endpoint, directory, CONNECT_TIMEOUT).await
 }
 
 /// A server that knows the attribute need not keep it: somebody must have it.
 async fn serves_member_of(ldap: &mut Ldap, naming_context: &str) -> Result<bool, LookupError> {
-    match lookup::search(ldap, naming_context, Scope::Subtree, "(memberOf=*)", &["1.1"], 1).await {
+    match lookup::search(ldap, naming_context, ldap3::Scope::Subtree, "(memberOf=*)", &["1.1"], 1).await {
         Ok(found) => Ok(!found.is_empty()),
         Err(LookupError::TooMany { .. }) => Ok(true),
         Err(LookupError::NoSuchObject { .. }) => Ok(false),
@@ -170,9 +262,10 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn of(config: &Config, profile: &FlavourProfile, write_back: &WriteBackNames) -> Result<Wanted, Fault> {
+    fn of(config: &Config, profile: &FlavourProfile, write_back: &WriteBackNames) -> Result<Wanted, WorldError> {
         let parse = |text: &str| {
-            Filter::parse(text).map_err(|error| Fault::Filter { filter: text.to_owned(), problem: error.to_string() })
+            Filter::parse(text)
+                .map_err(|error| WorldError::Filter { filter: text.to_owned(), problem: error.to_string() })
         };
         let own = &config.directory.attributes;
         let user_filter = parse(config.directory.filter.as_deref().unwrap_or(profile.user_filter))?;

@@ -59,6 +59,18 @@ pub fn reader(kind: Kind, state_dir: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
+/// An empty store that ends with the connection: in memory as far as the cache goes, then in a file without a name.
+pub fn scratch(kind: Kind) -> Result<Connection, StoreError> {
+    let path = Path::new("");
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = connect(path, flags)?;
+    connection
+        .execute_batch("pragma journal_mode = off; pragma synchronous = off; pragma cache_size = -16384;")
+        .map_err(|cause| StoreError::Open { path: path.to_owned(), cause })?;
+    migrate::to_newest(kind, path, &mut connection)?;
+    Ok(connection)
+}
+
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
     let open = || -> rusqlite::Result<Connection> {
         let connection = Connection::open_with_flags(path, flags)?;
