@@ -6,9 +6,9 @@ use homeward::directory::stream::message::{Op, parse};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     if let Ok(message) = parse(bytes) {
-        let _ = message.sync_done();
+        let _ = (message.sync_done(), message.next_page(), message.notice());
         if let Op::Entry(content) = message.op {
-            let _ = message.entry(content, KeyAttribute::EntryUuid);
+            let _ = message.entry(content, KeyAttribute::EntryUuid, None);
         }
     }
 });

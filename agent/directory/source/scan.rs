@@ -25,6 +25,8 @@ impl Scan {
             filter: filter.to_owned(),
             attributes: with_key(access.key, attributes),
             sync: None,
+            page: None,
+            persistent: false,
         };
         Ok(Scan { results: Connection::open(access).await?.search(&search)? })
     }
@@ -41,7 +43,7 @@ fn change(heard: Heard) -> Option<Change> {
     match heard {
         Heard::Entry(entry, _) => Some(Change::Entry(entry)),
         Heard::Unreadable(unreadable) => Some(unreadable.into()),
-        Heard::Sync(_) | Heard::Done(_) => None,
+        Heard::Notice(..) | Heard::Sync(_) | Heard::Done(_) => None,
     }
 }
 

@@ -91,6 +91,8 @@ impl Syncrepl {
             filter: shape.filter.clone(),
             attributes: with_key(access.key, &shape.attributes),
             sync: Some(SyncRequest { persist: true, cookie: cookie.clone() }),
+            page: None,
+            persistent: false,
         };
         let results = Connection::open(access).await?.search(&search)?;
         let progress = Progress {
@@ -165,6 +167,8 @@ impl Progress {
                     });
                     moved |= self.live_cookie(sync.cookie);
                 }
+                // No persistent search was asked for.
+                Heard::Notice(..) => {}
                 Heard::Unreadable(unreadable) => {
                     self.unidentified |= unreadable.key.is_none();
                     batch.changes.push(unreadable.into());

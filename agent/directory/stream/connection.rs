@@ -3,7 +3,7 @@
 //! to hand over, never keeps more than a few batches, and dropping the results abandons the search.
 
 use super::frame::frame;
-use super::message::{self, Message, Op, Outcome, Search, SyncDone, SyncInfo, SyncState, Unreadable};
+use super::message::{self, Message, Notice, Op, Outcome, Search, SyncDone, SyncInfo, SyncState, Unreadable};
 use super::{CertificateFault, Operation, StreamError};
 use crate::config::{Bind, Directory, Tls};
 use crate::directory::Entry;
@@ -82,6 +82,8 @@ impl Default for Patience {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Heard {
     Entry(Entry, Option<SyncState>),
+    /// A persistent search says that this happened, just now.
+    Notice(Entry, Notice),
     Unreadable(Unreadable),
     Sync(SyncInfo),
     /// The server ended the search with success; the last that is heard.
@@ -240,7 +242,15 @@ impl Connection {
         let operation = Operation::Search { base: search.base.clone(), account: self.account.clone() };
         let (sender, receiver) = mpsc::channel(BATCHES_WAITING);
         let url = self.url.clone();
-        tokio::spawn(Reading { connection: self, id, operation, live: false }.run(request, sender));
+        let reading = Reading {
+            connection: self,
+            id,
+            operation,
+            asked: search.asked(),
+            search: search.clone(),
+            live: search.persistent,
+        };
+        tokio::spawn(reading.run(request, sender));
         Ok(Results { receiver, url, done: false })
     }
 }
@@ -300,6 +310,9 @@ struct Reading {
     connection: Connection,
     id: i32,
     operation: Operation,
+    search: Search,
+    /// Other attributes are skipped over.
+    asked: Option<Vec<String>>,
     /// The refresh is over: what comes now comes when it happens.
     live: bool,
 }
@@ -310,6 +323,8 @@ enum After {
     More,
     /// The rest has not arrived.
     Wait,
+    /// There is another page, to be asked for with this cookie.
+    Page(Vec<u8>),
     Ended,
 }
 
@@ -355,6 +370,12 @@ impl Reading {
             match after? {
                 After::Ended => return Ok(()),
                 After::More => {}
+                After::Page(cookie) => {
+                    self.id = self.connection.new_id();
+                    // It was sent before, so its filter is one.
+                    let request = message::search_page(self.id, &self.search, &cookie).unwrap_or_default();
+                    self.connection.write(&request).await?;
+                }
                 After::Wait => {
                     if !self.live && count >= NAP_FROM_ITEMS && read < NAP_BELOW_BYTES {
                         tokio::time::sleep(NAP).await;
@@ -379,7 +400,14 @@ impl Reading {
                 Err(cause) => break Err(self.connection.malformed(cause)),
             };
             let heard = match message::parse(rest.get(..length).unwrap_or_default()) {
-                Ok(message) => self.hear(message),
+                Ok(message) => match self.page_after(&message) {
+                    Ok(Some(cookie)) => {
+                        taken += length;
+                        break Ok(After::Page(cookie));
+                    }
+                    Ok(None) => self.hear(message),
+                    Err(error) => Err(error),
+                },
                 Err(cause) => Err(self.connection.malformed(cause)),
             };
             taken += length;
@@ -402,8 +430,23 @@ impl Reading {
                 Err(error) => break Err(error),
             }
         };
+        if self.asked.is_some() && (self.search.sync.is_some() || self.search.persistent) {
+            // 389 DS sends attributes that nobody asked for, passwords among them: they end with their frame.
+            self.connection.buffer.get_mut(..taken).unwrap_or_default().fill(0);
+        }
         self.connection.buffer.advance(taken);
         after
+    }
+
+    /// The cookie of the next page, where this message ends one that is not the last.
+    fn page_after(&self, message: &Message<'_>) -> Result<Option<Vec<u8>>, StreamError> {
+        match &message.op {
+            Op::Done(outcome) if message.id == self.id && outcome.code == 0 && self.search.page.is_some() => {
+                let cookie = message.next_page().map_err(|cause| self.connection.malformed(cause))?;
+                Ok(cookie.map(<[u8]>::to_vec))
+            }
+            _ => Ok(None),
+        }
     }
 
     fn hear(&self, message: Message<'_>) -> Result<Option<Heard>, StreamError> {
@@ -416,7 +459,12 @@ impl Reading {
             };
         }
         Ok(Some(match message.op {
-            Op::Entry(content) => match message.entry(content, connection.key) {
+            Op::Entry(content) => match message.entry(content, connection.key, self.asked.as_deref()) {
+                Ok((entry, None)) if self.search.persistent => match message.notice() {
+                    // Without a word about what happened: the entry is there, and as it came.
+                    Ok(notice) => Heard::Notice(entry, notice.unwrap_or(Notice::Modified)),
+                    Err(cause) => return Err(connection.malformed(cause)),
+                },
                 Ok((entry, sync)) => Heard::Entry(entry, sync),
                 Err(unreadable) => Heard::Unreadable(unreadable),
             },
@@ -443,6 +491,8 @@ impl Reading {
                     filter: "(objectClass=*)".into(),
                     attributes: vec!["1.1".into()],
                     sync: None,
+                    page: None,
+                    persistent: false,
                 };
                 let request = message::search(id, &probe).unwrap_or_default();
                 let asked = async {

@@ -11,6 +11,11 @@ const SYNC_REQUEST: &[u8] = b"1.3.6.1.4.1.4203.1.9.1.1";
 const SYNC_STATE: &[u8] = b"1.3.6.1.4.1.4203.1.9.1.2";
 const SYNC_DONE: &[u8] = b"1.3.6.1.4.1.4203.1.9.1.3";
 const SYNC_INFO: &[u8] = b"1.3.6.1.4.1.4203.1.9.1.4";
+/// RFC 2696.
+const PAGED_RESULTS: &[u8] = b"1.2.840.113556.1.4.319";
+/// draft-ietf-ldapext-psearch-03: the request, and what comes with every entry.
+const PERSISTENT_SEARCH: &[u8] = b"2.16.840.1.113730.3.4.3";
+const ENTRY_CHANGE: &[u8] = b"2.16.840.1.113730.3.4.7";
 /// RFC 4511 4.4.1: the server is about to close the connection.
 pub const NOTICE_OF_DISCONNECTION: &[u8] = b"1.3.6.1.4.1.1466.20036";
 const START_TLS: &[u8] = b"1.3.6.1.4.1.1466.20037";
@@ -92,6 +97,15 @@ pub enum State {
     Add,
     Modify,
     Delete,
+}
+
+/// What happened to an entry that a persistent search tells of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Notice {
+    Added,
+    Deleted,
+    Modified,
+    Renamed,
 }
 
 /// Sync Done (RFC 4533 2.4).
@@ -178,12 +192,38 @@ impl<'a> Message<'a> {
         }))
     }
 
+    /// The cookie of the next page (RFC 2696 3). `None`: that was the last, or the server gave no pages.
+    pub fn next_page(&self) -> Result<Option<&'a [u8]>, BerError> {
+        let Some(value) = self.control(PAGED_RESULTS)? else { return Ok(None) };
+        let mut reader = Reader::new(value).enter(ber::SEQUENCE)?;
+        reader.integer(ber::INTEGER)?;
+        Ok(Some(reader.take(ber::OCTET_STRING)?).filter(|cookie| !cookie.is_empty()))
+    }
+
+    /// What a persistent search says of the entry; `None`: the entry is there, whatever happened to it.
+    pub fn notice(&self) -> Result<Option<Notice>, BerError> {
+        let Some(value) = self.control(ENTRY_CHANGE)? else { return Ok(None) };
+        match Reader::new(value).enter(ber::SEQUENCE)?.integer(ber::ENUMERATED)? {
+            1 => Ok(Some(Notice::Added)),
+            2 => Ok(Some(Notice::Deleted)),
+            4 => Ok(Some(Notice::Modified)),
+            8 => Ok(Some(Notice::Renamed)),
+            _ => Err(BerError::BadNumber),
+        }
+    }
+
     /// The entry, and its Sync State if it carries one. The key comes from there, else from the attribute `by`.
-    pub fn entry(&self, content: Reader<'a>, by: KeyAttribute) -> Result<(Entry, Option<SyncState>), Unreadable> {
+    /// `asked`: other attributes are skipped over and never copied, as 389 DS sends all that there are; `None`: all.
+    pub fn entry(
+        &self,
+        content: Reader<'a>,
+        by: KeyAttribute,
+        asked: Option<&[String]>,
+    ) -> Result<(Entry, Option<SyncState>), Unreadable> {
         let sync = self.sync_state();
         let mut key = sync.as_ref().ok().and_then(|sync| sync.as_ref().map(|sync| sync.key));
         let mut dn = None;
-        let attributes = attributes(content, by, &mut dn, &mut key);
+        let attributes = attributes(content, by, asked, &mut dn, &mut key);
         match (sync, attributes, key, dn) {
             (Ok(sync), Ok(attributes), Some(key), Some(dn)) => Ok((Entry { key, dn, attributes }, sync)),
             (Err(error), _, key, dn) => {
@@ -200,6 +240,7 @@ type Attributes = Vec<(String, Vec<Vec<u8>>)>;
 fn attributes(
     mut content: Reader<'_>,
     by: KeyAttribute,
+    asked: Option<&[String]>,
     dn: &mut Option<String>,
     key: &mut Option<UserKey>,
 ) -> Result<Attributes, String> {
@@ -217,6 +258,12 @@ fn attributes(
         let mut attribute = list.enter(ber::SEQUENCE).map_err(malformed)?;
         let described = attribute.take(ber::OCTET_STRING).map_err(malformed)?;
         let name = described.split(|byte| *byte == b';').next().unwrap_or_default();
+        if let Some(asked) = asked
+            && !name.is_empty()
+            && !asked.iter().any(|asked| asked.as_bytes().eq_ignore_ascii_case(name))
+        {
+            continue;
+        }
         let mut name = match std::str::from_utf8(name) {
             Ok(name) if !name.is_empty() => name.to_owned(),
             _ => return Err("an attribute without a name".into()),
@@ -303,6 +350,19 @@ pub struct Search {
     /// As named to the server. `1.1`: none.
     pub attributes: Vec<String>,
     pub sync: Option<SyncRequest>,
+    /// Entries in one page (RFC 2696), fetched one after another. Not critical: who has no pages sends all at once.
+    pub page: Option<u32>,
+    /// Nothing of what is there, and every change from now on (draft-ietf-ldapext-psearch-03). Critical.
+    pub persistent: bool,
+}
+
+impl Search {
+    /// Names to ask for, without options; `None`: whatever the server likes to send.
+    pub fn asked(&self) -> Option<Vec<String>> {
+        let named = |name: &String| name != "*" && name != "+";
+        let names = self.attributes.iter().map(|name| name.split(';').next().unwrap_or_default().to_owned());
+        (!self.attributes.is_empty() && self.attributes.iter().all(named)).then(|| names.collect())
+    }
 }
 
 fn message(id: i32, fill: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
@@ -341,6 +401,11 @@ pub fn external_bind(id: i32) -> Vec<u8> {
 
 /// `None`: the filter is no RFC 4515 filter.
 pub fn search(id: i32, search: &Search) -> Option<Vec<u8>> {
+    search_page(id, search, b"")
+}
+
+/// The page that begins at `cookie`; the first has an empty one.
+pub fn search_page(id: i32, search: &Search, cookie: &[u8]) -> Option<Vec<u8>> {
     let filter = ldap3::parse_filter(&search.filter).ok()?;
     let mut encoded = bytes::BytesMut::new();
     ldap3::asn1::write::encode_into(&mut encoded, filter.into_structure()).ok()?;
@@ -359,23 +424,45 @@ pub fn search(id: i32, search: &Search) -> Option<Vec<u8>> {
                 }
             });
         });
-        let Some(sync) = &search.sync else { return };
+        if search.sync.is_none() && search.page.is_none() && !search.persistent {
+            return;
+        }
         put(out, CONTROLS, |out| {
-            put(out, ber::SEQUENCE, |out| {
-                put_bytes(out, ber::OCTET_STRING, SYNC_REQUEST);
-                put_boolean(out, true);
-                put(out, ber::OCTET_STRING, |out| {
-                    put(out, ber::SEQUENCE, |out| {
-                        put_integer(out, ber::ENUMERATED, if sync.persist { 3 } else { 1 });
-                        if let Some(cookie) = &sync.cookie {
-                            put_bytes(out, ber::OCTET_STRING, cookie);
-                        }
-                        // No reload hint, which is the default: a refresh from the beginning is ours to ask for.
-                    })
+            if let Some(sync) = &search.sync {
+                put_control(out, SYNC_REQUEST, true, |out| {
+                    put_integer(out, ber::ENUMERATED, if sync.persist { 3 } else { 1 });
+                    if let Some(cookie) = &sync.cookie {
+                        put_bytes(out, ber::OCTET_STRING, cookie);
+                    }
+                    // No reload hint, which is the default: a refresh from the beginning is ours to ask for.
                 });
-            })
+            }
+            if let Some(size) = search.page {
+                put_control(out, PAGED_RESULTS, false, |out| {
+                    put_integer(out, ber::INTEGER, i32::try_from(size).unwrap_or(i32::MAX));
+                    put_bytes(out, ber::OCTET_STRING, cookie);
+                });
+            }
+            if search.persistent {
+                put_control(out, PERSISTENT_SEARCH, true, |out| {
+                    put_integer(out, ber::INTEGER, 1 | 2 | 4 | 8); // add, delete, modify, rename
+                    put_boolean(out, true); // only changes
+                    put_boolean(out, true); // with what happened
+                });
+            }
         });
     }))
+}
+
+/// A control whose value is a sequence.
+fn put_control(out: &mut Vec<u8>, oid: &[u8], critical: bool, value: impl FnOnce(&mut Vec<u8>)) {
+    put(out, ber::SEQUENCE, |out| {
+        put_bytes(out, ber::OCTET_STRING, oid);
+        if critical {
+            put_boolean(out, true);
+        }
+        put(out, ber::OCTET_STRING, |out| put(out, ber::SEQUENCE, value));
+    });
 }
 
 /// RFC 4511 4.14.
@@ -436,7 +523,7 @@ mod tests {
     fn read(bytes: &[u8]) -> Result<(Entry, Option<SyncState>), Unreadable> {
         let message = parse(bytes).unwrap();
         let Op::Entry(content) = message.op else { panic!("{:?}", message.op) };
-        message.entry(content, KeyAttribute::EntryUuid)
+        message.entry(content, KeyAttribute::EntryUuid, None)
     }
 
     #[test]
@@ -548,6 +635,63 @@ mod tests {
     }
 
     #[test]
+    fn an_attribute_that_was_not_asked_for_is_skipped_over() {
+        let bytes = entry_bytes(&[("UserPassword", &[b"s3cret"]), ("CN;lang-de", &[b"Anna"])], Some((2, &KEY)));
+        let message = parse(&bytes).unwrap();
+        let Op::Entry(content) = message.op else { panic!("{:?}", message.op) };
+        let asked = ["cn".to_owned()];
+        let (entry, _) = message.entry(content, KeyAttribute::EntryUuid, Some(&asked)).unwrap();
+        assert_eq!(entry.attributes, [("cn".to_owned(), vec![b"Anna".to_vec()])]);
+    }
+
+    #[test]
+    fn what_is_asked_for_is_known_only_where_it_was_named() {
+        let asked = |names: &[&str]| {
+            let attributes = names.iter().map(|name| (*name).to_owned()).collect();
+            let search = Search {
+                base: String::new(),
+                scope: Scope::Base,
+                filter: "(a=b)".into(),
+                attributes,
+                sync: None,
+                page: None,
+                persistent: false,
+            };
+            search.asked()
+        };
+        assert_eq!(asked(&["cn", "userCertificate;binary"]), Some(vec!["cn".into(), "userCertificate".into()]));
+        assert_eq!((asked(&[]), asked(&["*", "memberOf"]), asked(&["cn", "+"])), (None, None, None));
+    }
+
+    #[test]
+    fn a_page_and_a_notice_are_read_from_their_controls() {
+        let done = |cookie: &[u8]| {
+            message(2, |out| {
+                put(out, SEARCH_DONE, |out| {
+                    put_integer(out, ber::ENUMERATED, 0);
+                    put_bytes(out, ber::OCTET_STRING, b"");
+                    put_bytes(out, ber::OCTET_STRING, b"");
+                });
+                control(out, PAGED_RESULTS, |out| {
+                    put_integer(out, ber::INTEGER, 0);
+                    put_bytes(out, ber::OCTET_STRING, cookie);
+                });
+            })
+        };
+        assert_eq!(parse(&done(b"next")).unwrap().next_page(), Ok(Some(&b"next"[..])));
+        assert_eq!(parse(&done(b"")).unwrap().next_page(), Ok(None));
+        assert_eq!(parse(&entry_bytes(&[], None)).unwrap().next_page(), Ok(None));
+        for (number, notice) in [(1, Notice::Added), (2, Notice::Deleted), (4, Notice::Modified), (8, Notice::Renamed)]
+        {
+            let bytes = message(2, |out| {
+                put_bytes(out, SEARCH_ENTRY, b"");
+                control(out, ENTRY_CHANGE, |out| put_integer(out, ber::ENUMERATED, number));
+            });
+            assert_eq!(parse(&bytes).unwrap().notice(), Ok(Some(notice)));
+        }
+    }
+
+    #[test]
     fn a_filter_that_is_none_is_not_sent() {
         let mut wanted = Search {
             base: "dc=x".into(),
@@ -555,6 +699,8 @@ mod tests {
             filter: "(&(a=b)(!(c=*)))".into(),
             attributes: vec!["cn".into()],
             sync: Some(SyncRequest { persist: true, cookie: Some(b"rid=000,csn=1".to_vec()) }),
+            page: None,
+            persistent: false,
         };
         assert!(frame(&search(7, &wanted).unwrap()).is_ok_and(|whole| whole.is_some()));
         wanted.filter = "(a=b".into();
@@ -595,9 +741,9 @@ mod tests {
                 bytes[at] = byte;
             }
             if let Ok(message) = parse(&bytes) {
-                let _ = message.sync_done();
+                let _ = (message.sync_done(), message.next_page(), message.notice());
                 if let Op::Entry(content) = message.op {
-                    let _ = message.entry(content, KeyAttribute::EntryUuid);
+                    let _ = message.entry(content, KeyAttribute::EntryUuid, None);
                 }
             }
         }

@@ -9,7 +9,7 @@ pub mod frame;
 pub mod message;
 
 pub use connection::{Access, Connection, Heard, Patience, Results};
-pub use message::{Scope, Search, State, SyncDone, SyncInfo, SyncRequest, SyncState, Unreadable};
+pub use message::{Notice, Scope, Search, State, SyncDone, SyncInfo, SyncRequest, SyncState, Unreadable};
 
 use super::connect::ConnectError;
 use crate::error::{Disposition, Hint};
