@@ -318,6 +318,19 @@ impl Intake {
         unproven(&self.connection, self.state.suspect.is_some())
     }
 
+    /// Those of a suspicion, in the order of keys behind `after`. None while a refresh is under way: it will tell.
+    pub fn suspects(&self, after: UserKey, limit: usize) -> Result<Vec<UserKey>, StoreError> {
+        if self.state.suspect.is_none() || self.refresh.is_some() {
+            return Ok(Vec::new());
+        }
+        sql::missing_by_absence(&self.connection, &after, limit)
+    }
+
+    /// Somebody is absent, and nothing is proven yet.
+    pub fn any_missing_by_absence(&self) -> Result<bool, StoreError> {
+        sql::any_missing_by_absence(&self.connection)
+    }
+
     /// What lookups proved. A user seen again meanwhile, or one that is suspect, keeps what is stored. Those whom the
     /// server did not name are counted once more, and must therefore come in one call: more of them than the guard
     /// permits, or one that is out of sight with its container, and all of them are suspect.

@@ -7,26 +7,37 @@ use std::time::Duration;
 const CONNECTION_FIRST: Duration = Duration::from_millis(500);
 /// The longest interval between attempts to connect; what needs a person is tried again this often.
 pub const CONNECTION_MOST: Duration = Duration::from_secs(30);
+const SUSPICION_FIRST: Duration = Duration::from_secs(2);
+const SUSPICION_MOST: Duration = Duration::from_secs(5 * 60);
 const USER_FIRST: Duration = Duration::from_secs(5);
 const USER_MOST: Duration = Duration::from_secs(15 * 60);
 
-/// Waiting times between attempts to connect: 500 ms, doubling to 30 s, each up to half shorter or longer, so that many
-/// agents do not come back to a restarted server in step. Never gives up.
+/// Waiting times that grow, each up to half shorter or longer, so that many agents do not come back to a restarted server
+/// in step. Never gives up.
 #[derive(Debug)]
-pub struct Backoff(ExponentialBackoff);
+pub struct Backoff {
+    delays: ExponentialBackoff,
+    most: Duration,
+}
 
 impl Backoff {
+    /// Between attempts to connect: 500 ms, doubling to 30 s.
     pub fn connection() -> Backoff {
-        Backoff(exponential(CONNECTION_FIRST, CONNECTION_MOST, 0.5))
+        Backoff { delays: exponential(CONNECTION_FIRST, CONNECTION_MOST, 0.5), most: CONNECTION_MOST }
+    }
+
+    /// Between looks at users who are missing: 2 s, doubling to 5 min.
+    pub fn suspicion() -> Backoff {
+        Backoff { delays: exponential(SUSPICION_FIRST, SUSPICION_MOST, 0.5), most: SUSPICION_MOST }
     }
 
     pub fn next_delay(&mut self) -> Duration {
-        self.0.next_backoff().unwrap_or(CONNECTION_MOST).min(CONNECTION_MOST)
+        self.delays.next_backoff().unwrap_or(self.most).min(self.most)
     }
 
     /// After success: the next failure starts small again.
     pub fn reset(&mut self) {
-        self.0.reset();
+        self.delays.reset();
     }
 }
 

@@ -509,6 +509,54 @@ async fn promise_8_lost_read_rights_remove_nobody_however_few_they_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_suspicion_ends_by_itself_when_rights_come_back_live() {
+    let slapd = Slapd::builder().users(people(0..5) + &unit("sales", &people_dn(), 20)).start();
+    let mut reader = Reader::new();
+    let mut running = reader.start(&slapd).await;
+    reader.skip();
+    let sales = format!("ou=sales,{}", people_dn());
+    slapd.deny(&sales);
+    running.requests.send(Request::Sweep).await.unwrap();
+    assert_eq!(reader.suspect().await.count, 20);
+    // One comes to a place that we do not see.
+    slapd.add(&format!("dn: uid=late,{sales}\nobjectClass: inetOrgPerson\nuid: late\ncn: x\nsn: x\n\n"));
+    running.seen("live", |seen| seen.live).await;
+    reader.hears(&[]).await;
+    slapd.allow();
+    running.seen("read", |seen| seen.refreshed && seen.live).await;
+    let rows = reader.hears(&[("uid=late", FeedKind::Created)]).await;
+    assert!(!rows[0].live, "found by comparing everything");
+    assert_eq!(reader.feed().status().unwrap().missing, 0);
+    assert_eq!(reader.feed().status().unwrap().suspect, None);
+    // Nothing is left behind: what happens is heard at once.
+    set(&slapd, "u0001", "mail", "late@example.com");
+    reader.hears(&[("uid=u0001", FeedKind::Updated)]).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_starts_in_doubt_compares_everything() {
+    let slapd = Slapd::builder().users(people(0..5) + &unit("sales", &people_dn(), 2)).session_log(100).start();
+    let mut reader = Reader::new();
+    let running = reader.start(&slapd).await;
+    reader.skip();
+    running.stop().await;
+    let sales = format!("ou=sales,{}", people_dn());
+    slapd.deny(&sales);
+    let running =
+        reader.start_live(reader.config(&slapd, "filter = \"(&(objectClass=inetOrgPerson)(uid=*))\"", "")).await;
+    assert_eq!(reader.suspect().await.count, 2);
+    running.stop().await;
+    slapd.allow();
+    // The session log says that nothing changed, and is not asked.
+    let running =
+        reader.start_live(reader.config(&slapd, "filter = \"(&(objectClass=inetOrgPerson)(uid=*))\"", "")).await;
+    assert_eq!(reader.feed().status().unwrap().suspect, None, "as soon as it is live");
+    reader.hears(&[]).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_account_that_does_not_see_outside_never_says_deleted() {
     let slapd = Slapd::builder().users(people(0..5)).start();
     for unit in ["groups", "policies"] {

@@ -29,6 +29,9 @@ const REREADS_IN_ONE: usize = 500;
 const REREAD_PAUSE: Duration = Duration::from_millis(100);
 /// A server may have its reasons to disagree with its own group.
 const REREAD_PATIENCE: Duration = Duration::from_secs(20);
+/// Looked up at once of those who are suspect.
+const SUSPECTS_IN_ONE: usize = 50;
+const BEFORE_ALL: UserKey = UserKey([0; 16]);
 /// The server named a removal, but the container cannot be read: it may be about to be named too.
 const CONTAINER_PAUSE: Duration = Duration::from_millis(500);
 
@@ -42,6 +45,17 @@ pub(super) struct Errands<'a> {
     postponed: HashSet<UserKey>,
     /// Since when a member's `memberOf` has been read and was not as the group says.
     disagreeing: HashMap<String, Instant>,
+    look: Option<Look>,
+}
+
+/// The next look at those of a suspicion. It asks about a few of them, others each time, and after longer and longer.
+struct Look {
+    /// Of the suspicion.
+    hash: String,
+    at: Instant,
+    /// The last of those who were looked up.
+    after: UserKey,
+    delays: Backoff,
 }
 
 /// What is left after a round.
@@ -62,6 +76,7 @@ impl<'a> Errands<'a> {
             backoff: Backoff::connection(),
             postponed: HashSet::new(),
             disagreeing: HashMap::new(),
+            look: None,
         }
     }
 
@@ -91,7 +106,8 @@ impl<'a> Errands<'a> {
         }
     }
 
-    /// Never ends but by a fault of the store.
+    /// Ends by a fault of the store, or when the directory is to be compared anew because somebody of a suspicion can be
+    /// read again: rights that come back are no change that a server tells.
     pub async fn run(&mut self) -> Result<Ended, Fault> {
         let mut idle_before = true;
         let mut held = false;
@@ -124,9 +140,58 @@ impl<'a> Errands<'a> {
             match pause {
                 Some(pause) => tokio::time::sleep(pause).await,
                 None => {
-                    self.keeper.errands.notified().await;
+                    let look_at = self.next_look().await?;
+                    let looked = tokio::select! {
+                        () = self.keeper.errands.notified() => false,
+                        () = super::session::at(look_at) => true,
+                    };
                     idle_before = true;
+                    if looked && self.seen_again().await? {
+                        return Ok(Ended::SweepDue("users who were missing can be read again"));
+                    }
                 }
+            }
+        }
+    }
+
+    /// When to look again at those who are suspect; `None`: nobody is.
+    async fn next_look(&mut self) -> Result<Option<Instant>, Fault> {
+        let hash = self.keeper.with(|intake| intake.suspect().map(|suspect| suspect.hash.clone())).await?;
+        let Some(hash) = hash else {
+            self.look = None;
+            return Ok(None);
+        };
+        if self.look.as_ref().is_none_or(|look| look.hash != hash) {
+            let mut delays = Backoff::suspicion();
+            let at = Instant::now() + delays.next_delay();
+            self.look = Some(Look { hash, at, after: BEFORE_ALL, delays });
+        }
+        Ok(self.look.as_ref().map(|look| look.at))
+    }
+
+    /// Looks some of them up, and says whether one is where we look. A failure says nothing, and the next look follows.
+    async fn seen_again(&mut self) -> Result<bool, Fault> {
+        let Some(look) = &mut self.look else { return Ok(false) };
+        look.at = Instant::now() + look.delays.next_delay();
+        let after = look.after;
+        let suspects = self.keeper.with(move |intake| intake.suspects(after, SUSPECTS_IN_ONE)).await??;
+        // From the beginning again, after the last.
+        look.after = suspects.last().copied().filter(|_| suspects.len() == SUSPECTS_IN_ONE).unwrap_or(BEFORE_ALL);
+        if suspects.is_empty() {
+            return Ok(false);
+        }
+        let (base, by) = (&self.world.search.base, self.world.access.key);
+        let found = match self.ldap().await {
+            Ok(ldap) => lookup::by_keys(ldap, by, base, &suspects, &["1.1"]).await.map_err(Fault::from),
+            Err(fault) => Err(fault),
+        };
+        match found {
+            Ok(found) => Ok(!found.is_empty()),
+            Err(fault @ (Fault::Store(_) | Fault::Gone(_))) => Err(fault),
+            Err(fault) => {
+                tracing::debug!(error = chain(&fault), "looking for the missing failed; tried again");
+                self.ldap = None;
+                Ok(false)
             }
         }
     }

@@ -223,7 +223,13 @@ impl Desk {
             return;
         }
         match suspect {
-            Some(suspect) => lines::source_suspect(suspect.count, suspect.limit, &suspect.hash),
+            Some(suspect) => {
+                lines::source_suspect(suspect.count, suspect.limit, &suspect.hash);
+                // They are looked for from now on.
+                self.errands.notify_one();
+            }
+            // Few enough to be proven: not before that is done.
+            None if self.intake.any_missing_by_absence().unwrap_or(true) => return,
             None => lines::source_suspect_ended("they were seen again, or their removal was approved"),
         }
         self.suspect = hash;

@@ -116,12 +116,15 @@ pub(super) async fn run(
     if keeper.with(|intake| intake.needs_carriers()).await?? {
         read_carriers(&world, keeper).await?;
     }
-    let cursor = match plan.full {
+    // What ended a suspicion may be no change: nothing that follows from a cursor would tell.
+    let doubted = keeper.with(|intake| intake.suspect().is_some()).await?;
+    let full = plan.full.clone().or_else(|| doubted.then(|| "users are missing and not proven gone".to_owned()));
+    let cursor = match full {
         Some(_) => None,
         None => keeper.with(|intake| intake.cursor()).await?,
     };
     let source = Source::start(world.source, &world.access, &world.search, cursor.as_ref()).await?;
-    let why_full = match (&plan.full, cursor) {
+    let why_full = match (&full, cursor) {
         _ if source.resumed() => None,
         (Some(why), _) => Some(why.as_str()),
         (None, Some(_)) => Some("what is searched has changed"),
@@ -201,7 +204,8 @@ async fn follow(
     }
 }
 
-async fn at(instant: Option<Instant>) {
+/// Never, where there is no such time.
+pub(super) async fn at(instant: Option<Instant>) {
     match instant {
         Some(instant) => tokio::time::sleep_until(instant.into()).await,
         None => std::future::pending().await,

@@ -350,6 +350,16 @@ pub fn missing(c: &Connection) -> Result<Vec<MissingRow>, StoreError> {
     .named("reading who is missing")
 }
 
+/// Some of those missing by absence, in the order of keys behind `after`.
+pub fn missing_by_absence(c: &Connection, after: &UserKey, limit: usize) -> Result<Vec<UserKey>, StoreError> {
+    c.prepare_cached(
+        "select key from entry indexed by entry_missing
+         where missing_since is not null and removal_named = 0 and key > ?1 order by key limit ?2",
+    )
+    .and_then(|mut s| s.query_map(params![after.0.as_slice(), limit as i64], |row| key_of(row, 0))?.collect())
+    .named("reading who is missing")
+}
+
 pub fn any_missing_by_absence(c: &Connection) -> Result<bool, StoreError> {
     c.query_row(
         "select exists (select 1 from entry indexed by entry_missing where missing_since is not null and removal_named = 0)",

@@ -149,6 +149,8 @@ TLSCertificateKeyFile {key}
 TLSVerifyClient try
 authz-regexp \"^gidnumber=[0-9]+[+]uidnumber=[0-9]+,cn=peercred,cn=external,cn=auth$\" \"{AGENT_DN}\"
 authz-regexp \"^cn=homeward$\" \"{AGENT_DN}\"
+database config
+rootpw {ADMIN_PASSWORD}
 database mdb
 suffix \"{SUFFIX}\"
 rootdn \"{ADMIN_DN}\"
@@ -265,6 +267,23 @@ impl Slapd {
             sweep_interval: Duration::from_secs(86_400),
             attributes: Attributes::default(),
         }
+    }
+
+    /// Takes every right below a DN from everybody but the rootdn, at once and without a restart.
+    pub fn deny(&self, dn: &str) {
+        self.configure(&format!("add: olcAccess\nolcAccess: {{0}}to dn.subtree=\"{dn}\" by * none\n"));
+    }
+
+    /// Takes back the last [`Slapd::deny`].
+    pub fn allow(&self) {
+        self.configure("delete: olcAccess\nolcAccess: {0}\n");
+    }
+
+    /// Changes the running database's configuration; a restart forgets it.
+    pub fn configure(&self, lines: &str) {
+        let ldif = format!("dn: olcDatabase={{1}}mdb,cn=config\nchangetype: modify\n{lines}");
+        let output = self.run_as("cn=config", ADMIN_PASSWORD, "ldapmodify", &[], &ldif);
+        assert!(output.status.success(), "{}\n{ldif}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// Adds entries as the rootdn.
