@@ -468,17 +468,34 @@ impl Intake {
         self.transaction(true, now, |work| work.members(&normalized_dn(dn), members))
     }
 
-    /// Forgets everybody and begins a new log, which sorts after this one. Seqs go on, so that a reader in the middle of
-    /// a snapshot misses nobody.
-    pub fn rebuild(&mut self, why: &str, now: Timestamp) -> Result<(), StoreError> {
+    /// A log put back from a backup lacks what readers were told since, and would give the same sequences to other changes:
+    /// it begins anew, after `seen`, how far somebody knows it to have reached. Before anything is added to it, or it could
+    /// not be told any more. `Some`: it did begin anew; why.
+    pub fn renew_if_restored(&mut self, seen: Sequence, now: Timestamp) -> Result<Option<&'static str>, StoreError> {
+        let why = if sql::meta(&self.connection, meta::BACKED_UP)?.is_some() {
+            "it was put back from a backup"
+        } else if self.head() < seen {
+            "an older copy of it was put back"
+        } else {
+            return Ok(None);
+        };
+        self.rebuild(why, seen, now)?;
+        Ok(Some(why))
+    }
+
+    /// Forgets everybody and begins a new log, which sorts after this one and after `seen`. Seqs go on, so that a reader in
+    /// the middle of a snapshot misses nobody.
+    pub fn rebuild(&mut self, why: &str, seen: Sequence, now: Timestamp) -> Result<(), StoreError> {
         self.refresh = None;
         self.transaction(true, now, |work| {
             sql::clear(&work.tx)?;
-            let epoch = (work.next.epoch + 1).max(now.0.max(0) as u64);
+            let epoch = (work.next.epoch.max(seen.epoch) + 1).max(now.0.max(0) as u64);
             work.next = State { epoch, head: work.next.head, present: 0, cursor: None, suspect: None };
             sql::set_meta(&work.tx, meta::EPOCH, &epoch.to_string())?;
             sql::set_meta(&work.tx, meta::REBUILT, why)?;
-            for name in [meta::CARRIERS_COMPLETE, meta::PURGED_SEQ, meta::REFRESHED_AT, meta::SWEPT_AT] {
+            let of_the_old =
+                [meta::CARRIERS_COMPLETE, meta::PURGED_SEQ, meta::REFRESHED_AT, meta::SWEPT_AT, meta::BACKED_UP];
+            for name in of_the_old {
                 sql::remove_meta(&work.tx, name)?;
             }
             Ok(())

@@ -56,6 +56,8 @@ pub async fn run(config: Config, once: bool) -> anyhow::Result<Ended> {
     let profile = flavour::profile(flavour_of(&config, once).await?);
     let settings = Settings::of(&config, &profile);
     let core = Core::open(&state_dir, settings, Timestamp::now())?;
+    // Nothing has been added to the log yet, so an older one is known by its end.
+    poller::prepare(&config, core.log_seen()?)?;
     lines::agent_started(env!("CARGO_PKG_VERSION"), config.agent.mode, db::standing_count(core.db())?);
     if config.agent.mode == Mode::Observe {
         let planned = db::status_counts(core.db())?.into_iter().find(|(status, _)| *status == Status::Planned);
@@ -277,7 +279,7 @@ impl Supervised {
                 if let Some(held) = seen.held {
                     anyhow::bail!("{held}");
                 }
-                if seen.refreshed && shown.quiet && shown.cursor.seq >= seen.head.seq {
+                if seen.refreshed && shown.quiet && shown.cursor >= seen.head {
                     return Ok(Ended::Quiet { problems: shown.problems, held: shown.held });
                 }
             }

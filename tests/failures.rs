@@ -13,6 +13,7 @@ use homeward::model::{Status, Timestamp};
 use homeward::store::enablement as db;
 use homeward::store::open::{self, Kind};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 use support::agent::Agent;
@@ -609,6 +610,90 @@ fn an_operator_moves_users_cordons_and_drains_under_the_guard() {
     let alive = (0..36).map(uid).collect();
     agent.wait_for("rest", Agent::is_quiet);
     everybody_is_right(&agent, &slapd, &alive, &[1000, 1000, 1000]);
+}
+
+/// Forty users, of whom the log has a copy in `copies`; then as many changes again, and the copy is put back.
+fn with_an_older_log(copy: impl Fn(&Agent, &Path), restore: impl Fn(&Agent, &Path)) -> (Slapd, Nsd, Agent) {
+    let slapd = Slapd::builder().slapadd(people(40)).session_log(1000).start();
+    let dns = dns();
+    let mut agent = Agent::of(&slapd).extra(asking(&dns) + OPEN_GUARD);
+    let copies = tempfile::tempdir().unwrap();
+    assert_eq!(agent.once(), 0);
+    copy(&agent, copies.path());
+    agent.start();
+    for n in 0..40 {
+        slapd.modify(&format!("dn: {}\nreplace: sn\nsn: other\n", dn(&uid(n))));
+    }
+    slapd.add(&person("ann", ""));
+    slapd.delete(&dn(&uid(39)));
+    agent.wait_for("the changes", |agent| agent.count("enabled") == 40 && agent.count("gone") == 1);
+    agent.wait_for("rest", Agent::is_quiet);
+    agent.stop();
+    restore(&agent, copies.path());
+    (slapd, dns, agent)
+}
+
+fn epoch(agent: &Agent) -> u64 {
+    Feed::open(&agent.state_dir()).unwrap().epoch().unwrap()
+}
+
+/// Whatever happened while the older log was put back is applied, and nobody is released for it.
+fn an_older_log_loses_nothing(slapd: &Slapd, mut agent: Agent) {
+    let before = epoch(&agent);
+    // More than were told since the copy was made: the log's end passes the worker's place at once.
+    slapd.add(&(100..180).map(|n| person(&uid(n), "")).collect::<String>());
+    for n in 0..5 {
+        slapd.modify(&format!("dn: {}\nadd: pwdAccountLockedTime\npwdAccountLockedTime: 000001010000Z\n", dn(&uid(n))));
+    }
+    agent.start();
+    agent.wait_for("everybody", |agent| agent.count("enabled") == 115 && agent.count("disabled") == 5);
+    agent.wait_for("rest", Agent::is_quiet);
+    assert!(epoch(&agent) > before, "{}", agent.log());
+    assert_eq!(told(&agent, "disabled"), 5 + 1, "those locked now, and the one deleted before");
+    let alive = (5..39).chain(100..180).map(uid).chain(["ann".to_owned()]).collect();
+    everybody_is_right(&agent, slapd, &alive, &[1000, 1000, 1000]);
+    agent.stop();
+    let (written, epoch_now) = (versions(slapd), epoch(&agent));
+    assert_eq!(agent.once(), 0);
+    assert_eq!((versions(slapd), epoch(&agent)), (written, epoch_now), "a second pass writes nothing");
+}
+
+#[test]
+fn an_older_log_put_back_is_noticed_and_everybody_is_told_anew() {
+    let files = ["directory.db", "directory.db-wal"];
+    let copy = |from: &Path, to: &Path| {
+        for file in files.iter().filter(|file| from.join(file).exists()) {
+            std::fs::copy(from.join(file), to.join(file)).unwrap();
+        }
+    };
+    let (slapd, _dns, agent) = with_an_older_log(
+        |agent, copies| copy(&agent.state_dir(), copies),
+        |agent, copies| {
+            agent.lose("directory.db");
+            copy(copies, &agent.state_dir());
+        },
+    );
+    an_older_log_loses_nothing(&slapd, agent);
+}
+
+#[test]
+fn a_backup_of_both_stores_put_back_is_a_log_of_its_own() {
+    let (slapd, _dns, agent) = with_an_older_log(
+        |agent, copies| drop(agent.say(&["store", "backup", &copies.display().to_string()])),
+        |agent, copies| {
+            for store in ["directory.db", "enablement.db"] {
+                agent.lose(store);
+                std::fs::copy(copies.join(store), agent.state_dir().join(store)).unwrap();
+            }
+        },
+    );
+    let before = epoch(&agent);
+    assert_eq!(agent.once(), 0);
+    assert!(epoch(&agent) > before, "a reader elsewhere knows more than the backup");
+    assert_eq!(agent.count("enabled"), 40);
+    let written = versions(&slapd);
+    assert_eq!(agent.once(), 0);
+    assert_eq!(versions(&slapd), written);
 }
 
 #[test]

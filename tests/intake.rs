@@ -364,9 +364,26 @@ fn cursors_of_another_log_or_behind_the_purge_are_gone_but_one_can_always_begin(
         }
     }
     assert_eq!((seen.len(), at), (4, world.intake.head()));
-    world.intake.rebuild("test", NOW).unwrap();
+    world.intake.rebuild("test", Sequence::default(), NOW).unwrap();
     assert!(world.intake.head() > at);
     assert!(matches!(world.feed().after(at, 10), Err(FeedError::CursorGone { .. })));
+}
+
+#[test]
+fn a_log_that_ends_before_where_it_was_seen_begins_anew_after_that_and_any_other_goes_on() {
+    let mut world = World::new();
+    let head = world.live(users(1..5)).head;
+    for seen in [Sequence::default(), Sequence { seq: head.seq - 1, ..head }, head] {
+        assert_eq!(world.intake.renew_if_restored(seen, NOW).unwrap(), None);
+    }
+    // Of a later epoch, too: the clock went back while the log was lost.
+    let later = Sequence { epoch: head.epoch + 5_000, seq: 1 };
+    for seen in [Sequence { seq: head.seq + 1, ..head }, later] {
+        assert!(world.intake.renew_if_restored(seen, NOW).unwrap().is_some());
+        assert!(world.intake.head() > seen && world.intake.head().epoch > head.epoch);
+        assert_eq!((world.intake.present(), world.intake.cursor()), (0, None));
+    }
+    assert_eq!(world.intake.renew_if_restored(later, NOW).unwrap(), None);
 }
 
 #[derive(Clone, Debug)]

@@ -95,6 +95,22 @@ impl PollerError {
     }
 }
 
+/// Before readers begin: a log that was put back from an older copy begins anew. `seen`: how far somebody knows it to have
+/// reached.
+pub fn prepare(config: &Config, seen: Sequence) -> Result<(), StoreError> {
+    let now = Timestamp::now();
+    if let Some(why) = open(config, now)?.renew_if_restored(seen, now)? {
+        lines::store_rebuilt("directory.db", why);
+    }
+    Ok(())
+}
+
+/// Made at once, for readers; what a user is will be known when the directory answers.
+fn open(config: &Config, now: Timestamp) -> Result<Intake, StoreError> {
+    let nobody = Shape::new(&config.directory.base, [], Box::new(|_| false));
+    Intake::open(&config.agent.state_dir, nobody, Groups::default(), config.guard, now)
+}
+
 /// Runs until `stop` says true, with everything stored that was heard by then.
 ///
 /// # Errors
@@ -107,9 +123,7 @@ pub async fn run(
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), PollerError> {
     let seen = Arc::new(seen);
-    // Made at once, for readers; what a user is will be known when the directory answers.
-    let nobody = Shape::new(&config.directory.base, [], Box::new(|_| false));
-    let intake = Intake::open(&config.agent.state_dir, nobody, Groups::default(), config.guard, Timestamp::now())?;
+    let intake = open(&config, Timestamp::now())?;
     let (keeper, ended) = Keeper::start(intake, seen.clone()).map_err(PollerError::Thread)?;
     let mut poller = Poller::new(config, profile, keeper, seen);
     let outcome = poller.run(&mut requests, &mut stop).await;

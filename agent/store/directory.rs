@@ -28,6 +28,8 @@ pub mod meta {
     pub const PURGED_SEQ: &str = "purged_seq";
     /// JSON of `intake::SourceStatus`.
     pub const SOURCE: &str = "source";
+    /// Only in a copy that `store::open::backup` made.
+    pub const BACKED_UP: &str = "backed_up";
     /// Why the log was last built anew.
     pub const REBUILT: &str = "rebuilt";
 }

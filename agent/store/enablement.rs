@@ -37,6 +37,20 @@ pub fn set_cursor(db: &Connection, cursor: Sequence) -> Result<()> {
     set_meta(db, "cursor", &cursor.to_string())
 }
 
+/// The highest place in the poller's log that was ever read, or known to be there.
+pub fn log_seen(db: &Connection) -> Result<Sequence> {
+    let seen = meta(db, LOG_SEEN)?.and_then(|text| Sequence::parse(&text)).unwrap_or_default();
+    Ok(seen.max(cursor(db)?))
+}
+
+/// The log is read from its beginning again. That it reached to `head` is remembered.
+pub fn restart_cursor(db: &Connection, head: Sequence) -> Result<()> {
+    set_meta(db, LOG_SEEN, &log_seen(db)?.max(head).to_string())?;
+    set_cursor(db, Sequence::default())
+}
+
+const LOG_SEEN: &str = "log_seen";
+
 // --- standings -------------------------------------------------------------------------------------------------------
 
 /// The part of a standing that needs no column.

@@ -115,11 +115,19 @@ pub fn is_locked(state_dir: &Path) -> bool {
         .is_ok_and(|file| matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)))
 }
 
-/// A whole copy, taken while the agent runs (SQLite's `VACUUM INTO`). Refuses to overwrite.
+/// A whole copy, taken while the agent runs (SQLite's `VACUUM INTO`). Refuses to overwrite. The copy of a log knows that it
+/// is one: put back, it must not go on as if nothing had happened since.
 pub fn backup(kind: Kind, state_dir: &Path, into: &Path) -> Result<(), StoreError> {
     let connection = reader(kind, state_dir)?;
     connection.execute_batch("pragma query_only = off").named("backup")?;
-    connection.execute("vacuum into ?1", [into.to_string_lossy()]).named("backup").map(drop)
+    connection.execute("vacuum into ?1", [into.to_string_lossy()]).named("backup")?;
+    match kind {
+        Kind::Directory => {
+            let copy = connect(into, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+            super::directory::set_meta(&copy, super::directory::meta::BACKED_UP, "yes")
+        }
+        Kind::Enablement => Ok(()),
+    }
 }
 
 /// Problems that SQLite finds; empty when the file is sound.

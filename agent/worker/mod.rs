@@ -208,6 +208,11 @@ impl Core {
         db::cursor(&self.db)
     }
 
+    /// How far the poller's log was ever known to reach: one that ends before is an older copy.
+    pub fn log_seen(&self) -> Result<Sequence, StoreError> {
+        db::log_seen(&self.db)
+    }
+
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
     }
@@ -282,17 +287,17 @@ impl Core {
     pub fn finish_adoption(&mut self, now: Timestamp) -> Result<(), StoreError> {
         let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate).named("finish_adoption")?;
         db::set_meta(&tx, "adopted", &now.to_string())?;
-        db::set_cursor(&tx, Sequence::default())?;
+        db::restart_cursor(&tx, Sequence::default())?;
         tx.commit().named("finish_adoption")?;
         self.world.adopting = false;
         Ok(())
     }
 
     /// The log was rebuilt: its cursor means nothing any more. Everybody is read again; who is not in the new log is
-    /// found by `compare_with_log`.
-    pub fn restart_feed(&mut self) -> Result<(), StoreError> {
+    /// found by `compare_with_log`. `head`: the end of the new one.
+    pub fn restart_feed(&mut self, head: Sequence) -> Result<(), StoreError> {
         let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate).named("restart_feed")?;
-        db::set_cursor(&tx, Sequence::default())?;
+        db::restart_cursor(&tx, head)?;
         db::set_meta(&tx, COMPARE, "the log was built anew")?;
         tx.commit().named("restart_feed")
     }

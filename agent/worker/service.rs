@@ -238,7 +238,7 @@ impl Service {
             }
             Err(FeedError::CursorGone { why, .. }) => {
                 lines::store_rebuilt("directory.db", why);
-                self.core.restart_feed()?;
+                self.core.restart_feed(feed.head()?)?;
                 Ok((Vec::new(), None, false))
             }
             Err(FeedError::Store(error)) => Err(error),
