@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// So many tries, then the user is a problem.
 const ATTEMPTS: u32 = 8;
+/// Writes without an answer are sent again so often without a pause: a connection that broke says nothing about the next.
+const AT_ONCE: u32 = 2;
 
 /// What is to be written for a user as things stand: the difference between the entry and what should be. `None`: nothing.
 pub fn plan_write(standing: &Standing, world: &World, now: Timestamp) -> Option<Write> {
@@ -132,6 +134,13 @@ impl Core {
                 if db::intent(&self.db, &key)?.is_some() {
                     let at = if attempts < 3 { now } else { now.plus(retry::user_retry_delay(attempts - 2)) };
                     db::postpone_intent(&self.db, &key, attempts, at)?;
+                    if at > now
+                        && let Some((id, mut standing)) = db::standing(&self.db, &key)?
+                    {
+                        standing.status = Status::Retrying;
+                        let before = occupied(&standing);
+                        self.save(Some(id), before, &standing)?;
+                    }
                 }
                 Ok(())
             }
@@ -151,7 +160,8 @@ impl Core {
                 if flight.expire.is_some() {
                     standing.reset_asked_for = None;
                 }
-                self.retry_later(id, standing, before, "no answer came".into(), now)?;
+                // At once: if it was done, the values that it expects are not there, and what is there is read.
+                self.retry_later(id, standing, before, "no answer came".into(), AT_ONCE, now)?;
                 if changed_meanwhile { self.reconsider(&key, now) } else { Ok(()) }
             }
             WriteResult::Refused(refusal) => {
@@ -166,7 +176,7 @@ impl Core {
                         self.save(Some(id), before, &standing)?;
                     }
                     Disposition::Retry | Disposition::Hold => {
-                        self.retry_later(id, standing, before, refusal.to_string(), now)?;
+                        self.retry_later(id, standing, before, refusal.to_string(), 0, now)?;
                     }
                 }
                 if changed_meanwhile { self.reconsider(&key, now) } else { Ok(()) }
@@ -181,12 +191,14 @@ impl Core {
         }
     }
 
+    /// The first `at_once` attempts are repeated without a pause.
     fn retry_later(
         &mut self,
         id: i64,
         mut standing: Standing,
         before: (Option<HomeId>, Option<HomeId>),
         why: String,
+        at_once: u32,
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let key = standing.key;
@@ -197,7 +209,7 @@ impl Core {
                 format!("see that the directory takes writes (homeward check), then: homeward user recheck {key}");
             self.problem(&mut standing, "write-failed", format!("{why}, {attempt} times in a row"), hint, now)?;
         } else {
-            let at = now.plus(retry::user_retry_delay(attempt));
+            let at = if attempt <= at_once { now } else { now.plus(retry::user_retry_delay(attempt - at_once)) };
             standing.status = Status::Retrying;
             standing.updated_at = now;
             db::postpone_intent(&self.db, &key, attempt, at)?;
