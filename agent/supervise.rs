@@ -77,6 +77,7 @@ pub async fn run(config: Config, once: bool) -> anyhow::Result<Ended> {
         config.directory.clone(),
         config.im.write_back.names(&profile.write_back),
         profile.clone(),
+        heard_at(seen.clone()),
     );
     let service = Service {
         state_dir: state_dir.clone(),
@@ -191,6 +192,23 @@ async fn flavour_of(config: &Config, once: bool) -> anyhow::Result<Flavour> {
         };
         tokio::time::sleep(delay).await;
     }
+}
+
+/// Where the poller hears changes; ends when the poller's side does.
+fn heard_at(mut seen: watch::Receiver<Seen>) -> watch::Receiver<Option<String>> {
+    let (tell, heard_at) = watch::channel(None);
+    tokio::spawn(async move {
+        while seen.changed().await.is_ok() {
+            let server = seen.borrow_and_update().server.clone();
+            tell.send_if_modified(|known| {
+                *known != server && {
+                    *known = server;
+                    true
+                }
+            });
+        }
+    });
+    heard_at
 }
 
 struct Supervised {

@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use support::slapd::{AGENT_DN, Certificate, SUFFIX, Slapd, person};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::watch;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -251,7 +252,7 @@ async fn an_expired_password_must_be_changed_at_the_next_bind_and_one_changed_me
 async fn writers_answer_every_write_once_and_come_back_after_a_restart() {
     let users: Vec<String> = (0..40).map(|n| format!("user{n}")).collect();
     let slapd = Slapd::builder().users(users.iter().map(|uid| person(uid, "")).collect::<String>()).start();
-    let mut writers = Writers::start(3, slapd.directory(), openldap().write_back, openldap());
+    let mut writers = Writers::start(3, slapd.directory(), openldap().write_back, openldap(), watch::channel(None).1);
     for (half, restart) in users.chunks(20).zip([false, true]) {
         let writes: Vec<Write> = half.iter().map(|uid| enable(&slapd, uid)).collect();
         if restart {
@@ -288,7 +289,7 @@ async fn writers_say_why_they_cannot_connect() {
     let mut directory = slapd.directory();
     directory.bind = Bind::Simple { dn: AGENT_DN.into(), password: "wrong".to_owned().into() };
     let write = enable(&slapd, "ann");
-    let mut writers = Writers::start(1, directory, openldap().write_back, openldap());
+    let mut writers = Writers::start(1, directory, openldap().write_back, openldap(), watch::channel(None).1);
     writers.requests.send(write).await.unwrap();
     tokio::time::timeout(TIMEOUT, writers.trouble.wait_for(Option::is_some)).await.unwrap().unwrap();
     let trouble = writers.trouble.borrow().clone().unwrap();

@@ -259,6 +259,16 @@ pub async fn sees_outside(ldap: &mut Ldap, base: &str, naming_context: &str) -> 
     }
 }
 
+/// Up to which change of each server this one has come (`contextCSN` of its suffix). Empty where it is not kept, or not ours
+/// to read.
+pub async fn context_csns(ldap: &mut Ldap, naming_context: &str) -> Result<Vec<String>, LookupError> {
+    match search(ldap, naming_context, Scope::Base, "(objectClass=*)", &["contextCSN"], 0).await {
+        Ok(found) => Ok(found.iter().flat_map(|suffix| suffix.texts("contextcsn")).map(str::to_owned).collect()),
+        Err(LookupError::NoSuchObject { .. } | LookupError::Refused { code: 50, .. }) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Who the server takes us for (RFC 4532), and whether that entry can be read. `None`: nobody.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OwnEntry {

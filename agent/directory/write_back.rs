@@ -290,19 +290,27 @@ pub struct Writers {
 }
 
 impl Writers {
-    /// Starts `connections` tasks on the current runtime. `names` as configured, `profile` of the server's flavour.
+    /// Starts `connections` tasks on the current runtime. `names` as configured, `profile` of the server's flavour. `heard_at`:
+    /// the URL where changes are heard, if any; of several servers that one is written to, because it knows whom we know.
     pub fn start(
         connections: usize,
         directory: Directory,
         names: WriteBackNames,
         profile: flavour::FlavourProfile,
+        heard_at: watch::Receiver<Option<String>>,
     ) -> Writers {
         let connections = connections.max(1);
         let (requests, waiting) = mpsc::channel(connections * QUEUED_FOR_EACH);
         let (answers, results) = mpsc::channel(connections * QUEUED_FOR_EACH);
         let (trouble_seen, trouble) = watch::channel(None);
-        let shared =
-            Arc::new(Shared { directory, names, profile, waiting: Mutex::new(waiting), trouble: trouble_seen });
+        let shared = Arc::new(Shared {
+            directory,
+            names,
+            profile,
+            heard_at,
+            waiting: Mutex::new(waiting),
+            trouble: trouble_seen,
+        });
         for _ in 0..connections {
             tokio::spawn(write_on(shared.clone(), answers.clone()));
         }
@@ -314,21 +322,34 @@ struct Shared {
     directory: Directory,
     names: WriteBackNames,
     profile: flavour::FlavourProfile,
+    heard_at: watch::Receiver<Option<String>>,
     waiting: Mutex<mpsc::Receiver<Write>>,
     trouble: watch::Sender<Option<Arc<ConnectError>>>,
 }
 
+/// A connection to write on, and where changes were heard when it was made.
+struct Open {
+    ldap: Ldap,
+    target: Target,
+    heard_at: Option<String>,
+}
+
 impl Shared {
-    async fn connection(&self) -> Result<(Ldap, Target), ConnectError> {
-        let (mut ldap, endpoint) = connect(&self.directory, CONNECT_TIMEOUT).await?;
-        let root = root_dse(&mut ldap)
+    async fn connection(&self) -> Result<Open, ConnectError> {
+        let heard_at = self.heard_at.borrow().clone();
+        let mut directory = self.directory.clone();
+        directory.urls.sort_by_key(|url| Some(url) != heard_at.as_ref());
+        let (mut ldap, endpoint) = connect(&directory, CONNECT_TIMEOUT).await?;
+        let doing = "reading the root DSE";
+        let root = tokio::time::timeout(CONNECT_TIMEOUT, root_dse(&mut ldap))
             .await
-            .map_err(|_| ConnectError::Closed { url: endpoint.url, doing: "reading the root DSE" })?;
-        Ok((ldap, Target::new(&self.directory.base, &self.names, &root, &self.profile)))
+            .map_err(|_| ConnectError::Timeout { url: endpoint.url.clone(), doing, after: CONNECT_TIMEOUT })?
+            .map_err(|_| ConnectError::Closed { url: endpoint.url, doing })?;
+        Ok(Open { ldap, target: Target::new(&self.directory.base, &self.names, &root, &self.profile), heard_at })
     }
 
     /// Connects, however long it takes; `None`: nobody wants results any more.
-    async fn connected(&self, answers: &mpsc::Sender<(Write, WriteResult)>) -> Option<(Ldap, Target)> {
+    async fn connected(&self, answers: &mpsc::Sender<(Write, WriteResult)>) -> Option<Open> {
         let mut backoff = Backoff::connection();
         loop {
             match self.connection().await {
@@ -348,14 +369,16 @@ impl Shared {
 
 /// One writer: connect, then write after write, until nobody asks or listens any more.
 async fn write_on(shared: Arc<Shared>, answers: mpsc::Sender<(Write, WriteResult)>) {
-    let mut connection: Option<(Ldap, Target)> = None;
+    let mut connection: Option<Open> = None;
     while let Some(write) = next(&shared, &answers).await {
         // A server closes idle connections: seen before the write is sent, that costs nothing.
-        if connection.as_mut().is_none_or(|(ldap, _)| ldap.is_closed()) {
+        let heard_at = shared.heard_at.borrow().clone();
+        let elsewhere = |open: &Open| heard_at.is_some() && heard_at != open.heard_at;
+        if connection.as_mut().is_none_or(|open| open.ldap.is_closed() || elsewhere(open)) {
             connection = shared.connected(&answers).await;
         }
-        let Some((ldap, target)) = &mut connection else { return };
-        let result = apply(ldap, target, &write, WRITE_TIMEOUT).await;
+        let Some(open) = &mut connection else { return };
+        let result = apply(&mut open.ldap, &open.target, &write, WRITE_TIMEOUT).await;
         let lost = match &result {
             WriteResult::Unanswered | WriteResult::Applied { expire: ExpireResult::Unanswered } => true,
             WriteResult::Applied { .. }

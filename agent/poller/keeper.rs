@@ -191,7 +191,10 @@ impl Desk {
     /// Before anybody is shown that it is so.
     fn tell_live(&mut self) {
         let told = self.intake.source().and_then(|source| match source {
-            Some(status) => self.intake.tell_source(&SourceStatus { state: "live".into(), ..status }),
+            Some(status) => {
+                self.show(|seen| seen.server = Some(status.server.clone()));
+                self.intake.tell_source(&SourceStatus { state: "live".into(), ..status })
+            }
             None => Ok(()),
         });
         if let Err(error) = told {

@@ -59,6 +59,8 @@ pub struct Seen {
     pub live: bool,
     /// Users named by this refresh so far.
     pub users: u64,
+    /// The URL of the server where changes are heard, or were last.
+    pub server: Option<String>,
     /// Why it cannot go on until somebody acts.
     pub held: Option<String>,
 }

@@ -8,8 +8,9 @@ use super::{bearable, tell};
 use crate::config::Config;
 use crate::directory::connect::{ConnectError, Endpoint};
 use crate::directory::flavour::FlavourProfile;
-use crate::directory::lookup::LookupError;
+use crate::directory::lookup::{self, LookupError};
 use crate::directory::source::scan::Scan;
+use crate::directory::source::syncrepl;
 use crate::directory::source::{Batch, Change, Source, SourceError};
 use crate::directory::stream::{Scope, StreamError};
 use crate::error::{Disposition, Hint};
@@ -123,6 +124,13 @@ pub(super) async fn run(
         Some(_) => None,
         None => keeper.with(|intake| intake.cursor()).await?,
     };
+    if let Some(cursor) = &cursor {
+        let context_csns = lookup::context_csns(errands.ldap().await?, &world.naming_context).await?;
+        let fingerprint = world.search.fingerprint(&world.access.account());
+        if let Some(text) = syncrepl::behind(cursor, &fingerprint, &context_csns) {
+            return Err(SourceError::CursorAhead { url: url.to_owned(), text }.into());
+        }
+    }
     let source = Source::start(world.source, &world.access, &world.search, cursor.as_ref()).await?;
     let why_full = match (&full, cursor) {
         _ if source.resumed() => None,

@@ -11,6 +11,7 @@
 //! | yes | csn very old or of an unknown server | all entries, refreshPresent | `Everything` |
 //! | yes | cookie not understood | all entries, refreshDelete: looks as if nothing was removed | never sent: see below |
 //! | yes | cookie newer than the server | result 53 | none: `CursorAhead` |
+//! | yes | of a server that this one has not heard of | all entries it has, refreshPresent | never sent: see [`behind`] |
 //! | yes | cookie older than the log it needs | result 4096 | none: `RefreshRequired` |
 //!
 //! RFC 4533 3.3.1 also allows a present phase and then a delete phase; that is `Everything`. An entry that cannot be
@@ -81,10 +82,7 @@ impl Syncrepl {
     /// Connects and asks for what changed since `cursor`; for everything if there is none, or it is of another search.
     pub async fn start(access: &Access, shape: &SearchShape, cursor: Option<&Cursor>) -> Result<Syncrepl, SourceError> {
         let fingerprint = shape.fingerprint(&access.account());
-        let cookie = cursor
-            .filter(|cursor| cursor.source == SOURCE && cursor.search == fingerprint)
-            .map(|cursor| cursor.position.clone())
-            .filter(|cookie| names_csn(cookie));
+        let cookie = cursor.and_then(|cursor| usable(cursor, &fingerprint)).map(<[u8]>::to_vec);
         let search = Search {
             base: shape.base.clone(),
             scope: Scope::Subtree,
@@ -125,6 +123,25 @@ impl Syncrepl {
             }
         }
     }
+}
+
+/// The cookie, if it was taken with this search.
+fn usable<'a>(cursor: &'a Cursor, fingerprint: &str) -> Option<&'a [u8]> {
+    let of_this = cursor.source == SOURCE && cursor.search == fingerprint;
+    (of_this && names_csn(&cursor.position)).then_some(&cursor.position)
+}
+
+/// Whether a server that has these `contextCSN` values knows less than the cursor covers, and of which server's changes.
+/// syncprov refuses a newer CSN (result 53), but only of a server that it has heard of: it answers a cookie of one that it has
+/// not with all that it holds, and whom it does not hold yet would seem to be gone. No values: not known.
+pub fn behind(cursor: &Cursor, fingerprint: &str, context_csns: &[String]) -> Option<String> {
+    let known: BTreeMap<&str, &str> =
+        context_csns.iter().filter_map(|csn| Some((server_of(csn)?, csn.as_str()))).collect();
+    let (_, covered) = split(usable(cursor, fingerprint)?)?;
+    let lacks = covered.into_iter().find(|(server, csn)| known.get(server).is_none_or(|known| known < csn));
+    let (server, csn) = lacks.filter(|_| !known.is_empty())?;
+    let has = known.get(server).map_or_else(|| "nothing".to_owned(), |csn| format!("changes up to {csn}"));
+    Some(format!("of the server with the id {server} it has {has}, we know {csn}"))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -444,6 +461,27 @@ mod tests {
         {
             assert_eq!(names_csn(cookie), names, "{}", String::from_utf8_lossy(cookie));
         }
+    }
+
+    #[test]
+    fn a_server_is_behind_that_lacks_a_change_or_a_server_that_the_cursor_covers() {
+        let csn = |time: u8, server: u8| format!("2026010100000{time}.000000Z#000000#00{server}#000000");
+        let cursor = |search: &str, position: String| Cursor {
+            source: SOURCE.into(),
+            search: search.into(),
+            server: "ldap://x".into(),
+            position: position.into_bytes(),
+        };
+        let two = cursor("s", format!("rid=000,sid=001,csn={};{}", csn(5, 1), csn(3, 2)));
+        let said = |context: &[String]| behind(&two, "s", context);
+        assert_eq!(said(&[csn(5, 1), csn(3, 2)]), None);
+        assert_eq!(said(&[csn(6, 1), csn(4, 2), csn(1, 3)]), None);
+        assert!(said(&[csn(5, 1), csn(2, 2)]).unwrap().contains("002"));
+        assert!(said(&[csn(4, 1), csn(3, 2)]).unwrap().contains("001"));
+        assert!(said(&[csn(9, 1)]).unwrap().contains("nothing"), "it never heard of the second");
+        assert_eq!(said(&[]), None, "not to be read");
+        assert_eq!(behind(&two, "another search", &[csn(1, 1)]), None, "not used");
+        assert_eq!(behind(&cursor("s", "rid=000".into()), "s", &[csn(1, 1)]), None);
     }
 
     #[test]
