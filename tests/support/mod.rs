@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods)]
 
 pub mod agent;
+pub mod between;
 pub mod company;
 pub mod dns;
 pub mod http;

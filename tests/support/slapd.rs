@@ -39,6 +39,9 @@ pub struct Builder {
     users: Option<String>,
     bulk: Option<String>,
     session_log: u32,
+    reload_hint: bool,
+    copy: Option<String>,
+    server_id: u16,
     ppolicy: bool,
     memberof: bool,
     size_limit: Option<u32>,
@@ -63,6 +66,22 @@ impl Builder {
     /// Operations kept in syncprov's session log; 0, the default, is none: a refresh has a present phase.
     pub fn session_log(mut self, operations: u32) -> Self {
         self.session_log = operations;
+        self
+    }
+
+    /// syncprov answers e-syncRefreshRequired (RFC 4533 3.2) where it cannot go on from a cookie.
+    pub fn reload_hint(mut self, on: bool) -> Self {
+        self.reload_hint = on;
+        self
+    }
+
+    /// Another server of the same directory: what `of` holds now, UUIDs and CSNs too, under another server id. Nothing is
+    /// replicated afterwards. `of` is restarted: only then has it written its contextCSN down.
+    pub fn copy(mut self, of: &Slapd) -> Self {
+        of.stop();
+        self.copy = Some(of.dump());
+        of.restart();
+        self.server_id = 2;
         self
     }
 
@@ -109,7 +128,10 @@ impl Builder {
         let ppolicy = self.ppolicy;
         fs::write(dir.path().join("slapd.conf"), self.configuration(dir.path())).expect("writing slapd.conf");
         let server = Slapd { slapd, port: free_port(), tls_port: free_port(), child: Mutex::new(None), dir };
-        server.load(&base_tree(ppolicy));
+        match &self.copy {
+            Some(copy) => server.load(copy),
+            None => server.load(&base_tree(ppolicy)),
+        }
         if let Some(bulk) = &self.bulk {
             server.load(bulk);
         }
@@ -140,7 +162,7 @@ impl Builder {
             conf,
             "\
 pidfile {pid}
-serverID 1
+serverID {server_id}
 loglevel none
 sizelimit {default_limit}
 TLSCACertificateFile {ca}
@@ -160,6 +182,7 @@ maxsize 1073741824
 index objectClass,entryUUID,entryCSN,uid,mail,member,uniqueMember,memberOf eq
 limits dn.exact=\"{AGENT_DN}\" size={limit} time=unlimited
 ",
+            server_id = self.server_id,
             pid = at("slapd.pid"),
             ca = at("ca.pem"),
             certificate = at("server.pem"),
@@ -178,6 +201,9 @@ syncprov-checkpoint 100 10
         );
         if self.session_log > 0 {
             let _ = writeln!(conf, "syncprov-sessionlog {}", self.session_log);
+        }
+        if self.reload_hint {
+            conf.push_str("syncprov-reloadhint TRUE\n");
         }
         if self.memberof {
             conf.push_str("overlay memberof\n");
@@ -207,6 +233,9 @@ impl Slapd {
             users: None,
             bulk: None,
             session_log: 0,
+            reload_hint: false,
+            copy: None,
+            server_id: 1,
             ppolicy: false,
             memberof: false,
             size_limit: None,
@@ -373,6 +402,15 @@ impl Slapd {
     /// The process, while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.child.lock().expect("no test panics while holding it").as_ref().map(Child::id)
+    }
+
+    /// Everything it holds, with operational attributes.
+    fn dump(&self) -> String {
+        let mut command = Command::new(tool("slapcat"));
+        command.arg("-f").arg(self.path("slapd.conf")).args(["-b", SUFFIX]);
+        let output = run(command, "");
+        assert!(output.status.success(), "slapcat: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// Loads LDIF into the database of a server that does not run.
