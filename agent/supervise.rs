@@ -93,6 +93,7 @@ pub async fn run(config: Config, once: bool) -> anyhow::Result<Ended> {
         standing: shown_by,
         stop: stopped.clone(),
         heartbeat: heartbeat.clone(),
+        trouble: None,
     };
     // Homes are looked at before anybody is placed: what was not probed yet takes no newcomers.
     let probes = tokio::spawn(probe(config.homes.clone(), news_to.clone(), stopped.clone()));

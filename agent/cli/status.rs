@@ -10,9 +10,10 @@ use crate::feed::PollerStatus;
 use crate::intake::Suspect;
 use crate::model::{Fleet, Status, Timestamp};
 use crate::store::enablement as db;
-use crate::store::open;
+use crate::store::open::{self, Kind};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 /// The status document; the fields are stable. The same is served over HTTP.
 #[derive(Serialize)]
@@ -32,6 +33,8 @@ pub struct StatusView {
     /// The hash that `approve` takes.
     pub held_hash: Option<String>,
     pub suspect: Option<Suspect>,
+    /// A store whose disk is full: nothing is stored until there is room.
+    pub full_disk: Option<PathBuf>,
     pub version: &'static str,
 }
 
@@ -80,6 +83,7 @@ pub fn status(c: &mut Context) -> Result<u8, CliError> {
         held: plan.as_ref().map_or(0, |plan| plan.changes.len() as u64),
         held_hash: plan.map(|plan| plan.hash),
         suspect: poller.and_then(|poller| poller.suspect),
+        full_disk: full_disk(c.state_dir()),
         version: env!("CARGO_PKG_VERSION"),
     };
     drop(db);
@@ -88,11 +92,21 @@ pub fn status(c: &mut Context) -> Result<u8, CliError> {
     } else {
         show(c, &view, &fleet)?;
     }
-    Ok(match (view.held > 0 || view.suspect.is_some(), view.problems > 0) {
+    Ok(match (view.held > 0 || view.suspect.is_some(), view.problems > 0 || view.full_disk.is_some()) {
         (true, _) => HELD,
         (false, true) => PROBLEMS,
         (false, false) => FINE,
     })
+}
+
+/// Less than a commit needs, on either disk if there are two.
+const FULL_BELOW_OCTETS: u64 = 64 << 10;
+
+fn full_disk(state_dir: &Path) -> Option<PathBuf> {
+    let is_full = |path: &PathBuf| {
+        rustix::fs::statvfs(path).is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < FULL_BELOW_OCTETS)
+    };
+    [Kind::Directory, Kind::Enablement].map(|kind| kind.path(state_dir)).into_iter().find(is_full)
 }
 
 fn source(c: &Context, poller: Option<&PollerStatus>, unread_since: Option<Timestamp>) -> SourceView {
@@ -119,6 +133,11 @@ fn sentences(view: &StatusView) -> Vec<(Colour, String)> {
     if view.mode == Mode::Observe {
         let would = count(users_with(view, Status::Planned), "user");
         said.push((Colour::Doubt, format!("observing: {would} would be enabled; set mode = \"enforce\"")));
+    }
+    if let Some(path) = &view.full_disk {
+        let text =
+            format!("the disk that holds {} is full: nothing is stored until there is room: df -h", path.display());
+        said.push((Colour::Bad, text));
     }
     if let Some(suspect) = &view.suspect {
         let text = format!(

@@ -218,10 +218,13 @@ impl Poller {
             Fault::Gone(_) => return Err(PollerError::Gone(KeeperGone)),
             Fault::Store(cause) => {
                 let hint = cause.hint().0;
-                match cause {
-                    StoreError::DiskFull(_) => lines::disk_full(&self.config.agent.state_dir.display().to_string()),
-                    _ => lines::loop_held("poller", &text, &hint),
+                if self.told.as_ref() != Some(&text) {
+                    match cause {
+                        StoreError::DiskFull(_) => lines::disk_full(&self.config.agent.state_dir.display().to_string()),
+                        _ => lines::loop_held("poller", &text, &hint),
+                    }
                 }
+                self.told = Some(text.clone());
                 self.seen.send_modify(|seen| seen.held = Some(format!("{text}; {hint}")));
                 return Ok(self.backoff.next_delay());
             }

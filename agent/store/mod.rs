@@ -65,6 +65,9 @@ impl StoreError {
 
     pub fn hint(&self) -> Hint {
         Hint(match self {
+            StoreError::File { cause, .. } if cause.kind() == std::io::ErrorKind::StorageFull => {
+                "free some space (df -h), then: homeward check".into()
+            }
             StoreError::Open { path, .. } | StoreError::File { path, .. } => {
                 format!("check owner and rights: ls -l {}", path.display())
             }

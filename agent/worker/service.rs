@@ -4,6 +4,7 @@
 
 use super::{Core, Input, Said, Settings, Sighting, UserChange};
 use crate::directory::write_back::Writers;
+use crate::error::Disposition;
 use crate::feed::{Feed, FeedError, FeedKind, FeedRow, Page};
 use crate::model::*;
 use crate::poller::{Request, Seen};
@@ -67,6 +68,8 @@ pub struct Service {
     pub stop: watch::Receiver<bool>,
     /// Grows with every turn of the loop: the watchdog looks at it.
     pub heartbeat: Arc<AtomicU64>,
+    /// What the store refused last, while it does.
+    pub trouble: Option<String>,
 }
 
 /// Things that came in and wait for the next transaction.
@@ -116,15 +119,17 @@ impl Service {
             let version = self.data_version();
             let wished = std::mem::replace(&mut data_version, version) != version;
             if now.since(purged_at) > Duration::from_secs(3600) {
-                db::purge_outcomes(self.core.db(), now, self.core.settings().retention)?;
+                // What cannot be deleted now is deleted an hour later.
+                if let Err(error) = db::purge_outcomes(self.core.db(), now, self.core.settings().retention) {
+                    tracing::debug!(error = crate::error::chain(&error), "old outcomes stay");
+                }
                 purged_at = now;
             }
 
             let (changes, through, at_end) = match self.read(&mut feed, ahead.take()) {
                 Ok(page) => page,
                 Err(error) => {
-                    lines::loop_held("worker", &crate::error::chain(&error), &error.hint().0);
-                    std::thread::sleep(STORE_RETRY);
+                    self.stand_still(&error);
                     continue;
                 }
             };
@@ -178,27 +183,21 @@ impl Service {
                     }
                     Err(error) => {
                         (pending.results, pending.answers, pending.sightings) = kept;
-                        match &error {
-                            StoreError::DiskFull(_) => lines::disk_full(&self.state_dir.display().to_string()),
-                            _ => lines::loop_held("worker", &crate::error::chain(&error), &error.hint().0),
-                        }
                         busy = true;
-                        std::thread::sleep(STORE_RETRY);
+                        self.stand_still(&error);
                         continue;
                     }
                 }
+                self.go_on();
             }
-            if self.core.world().adopting && self.adoption_ends(&mut feed, &mut adopt_up_to)? {
-                self.core.finish_adoption(now)?;
-                busy = true;
-            }
-            if at_end && !busy && self.core.must_compare()? && feed.everybody_read()? {
-                self.core.compare_with_log(feed.epoch()?, now)?;
-                busy = true;
-            }
-            if now.since(problems_tried_at) > self.sweep_interval {
-                self.core.retry_problems()?;
-                problems_tried_at = now;
+            match self.keep_house(&mut feed, &mut adopt_up_to, at_end && !busy, &mut problems_tried_at, now) {
+                Ok(more) => busy |= more,
+                Err(error) if error.disposition() == Disposition::Hold => return Err(error),
+                Err(error) => {
+                    busy = true;
+                    self.stand_still(&error);
+                    continue;
+                }
             }
             let stale = self.stale_answers(now);
             self.ask_later(stale, runtime, &mut asking, &mut asked);
@@ -214,6 +213,50 @@ impl Service {
                 runtime.block_on(self.gather(&mut pending));
             }
         }
+    }
+
+    /// After an error of the store: waits, and says it once.
+    fn stand_still(&mut self, error: &StoreError) {
+        let text = crate::error::chain(error);
+        if self.trouble.as_ref() != Some(&text) {
+            match error {
+                StoreError::DiskFull(_) => lines::disk_full(&self.state_dir.display().to_string()),
+                _ => lines::loop_held("worker", &text, &error.hint().0),
+            }
+            self.trouble = Some(text);
+        }
+        std::thread::sleep(STORE_RETRY);
+    }
+
+    fn go_on(&mut self) {
+        if self.trouble.take().is_some() {
+            lines::loop_resumed("worker");
+        }
+    }
+
+    /// What follows from how far the log was read, and from the time; whether there is more to do at once.
+    fn keep_house(
+        &mut self,
+        feed: &mut Feed,
+        adopt_up_to: &mut Option<Sequence>,
+        idle: bool,
+        problems_tried_at: &mut Timestamp,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut more = false;
+        if self.core.world().adopting && self.adoption_ends(feed, adopt_up_to)? {
+            self.core.finish_adoption(now)?;
+            more = true;
+        }
+        if idle && !more && self.core.must_compare()? && feed.everybody_read()? {
+            self.core.compare_with_log(feed.epoch()?, now)?;
+            more = true;
+        }
+        if now.since(*problems_tried_at) > self.sweep_interval {
+            self.core.retry_problems()?;
+            *problems_tried_at = now;
+        }
+        Ok(more)
     }
 
     fn data_version(&self) -> i64 {

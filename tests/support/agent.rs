@@ -31,6 +31,7 @@ pub struct Agent {
     homes: Vec<u32>,
     directory: String,
     extra: String,
+    state: Option<PathBuf>,
     child: Option<Child>,
 }
 
@@ -49,6 +50,7 @@ impl Agent {
             homes: vec![1000, 1000, 1000],
             directory: String::new(),
             extra: String::new(),
+            state: None,
             child: None,
         };
         agent.write();
@@ -57,6 +59,13 @@ impl Agent {
 
     pub fn mode(mut self, mode: &str) -> Agent {
         self.mode = mode.into();
+        self.write();
+        self
+    }
+
+    /// Another place for the stores.
+    pub fn stores_at(mut self, dir: &Path) -> Agent {
+        self.state = Some(dir.to_owned());
         self.write();
         self
     }
@@ -126,7 +135,7 @@ impl Agent {
     }
 
     pub fn state_dir(&self) -> PathBuf {
-        self.dir.path().join("state")
+        self.state.clone().unwrap_or_else(|| self.dir.path().join("state"))
     }
 
     /// What the agent has said so far.

@@ -4,6 +4,7 @@
 use super::free_port;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// What is done instead of handing on. It holds until another is given.
@@ -40,6 +41,8 @@ struct Shared {
     cue: Mutex<Cue>,
     /// Both ends of every connection.
     open: Mutex<Vec<TcpStream>>,
+    /// Connections with a sync search on them.
+    syncing: AtomicUsize,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -51,7 +54,11 @@ impl Between {
     pub fn start(server: u16) -> Between {
         let port = free_port();
         let listener = TcpListener::bind(("127.0.0.1", port)).expect("a port that was free just now");
-        let shared = Arc::new(Shared { cue: Mutex::new(Cue::Through), open: Mutex::new(Vec::new()) });
+        let shared = Arc::new(Shared {
+            cue: Mutex::new(Cue::Through),
+            open: Mutex::new(Vec::new()),
+            syncing: AtomicUsize::new(0),
+        });
         let inside = shared.clone();
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -76,6 +83,11 @@ impl Between {
 
     pub fn current(&self) -> Cue {
         *locked(&self.shared.cue)
+    }
+
+    /// Connections on which changes are heard now.
+    pub fn syncing(&self) -> usize {
+        self.shared.syncing.load(Ordering::SeqCst)
     }
 
     /// Ends every connection.
@@ -107,6 +119,9 @@ fn hand_on(shared: &Arc<Shared>, client: TcpStream, server: TcpStream) {
     let (shared_up, sync_up, from_client, to_server) = (shared.clone(), sync.clone(), clone(&client), clone(&server));
     std::thread::spawn(move || {
         let _ = requests(&shared_up, &sync_up, &from_client, &to_server);
+        if locked(&sync_up).id.is_some() {
+            shared_up.syncing.fetch_sub(1, Ordering::SeqCst);
+        }
         ends(&from_client, &to_server);
     });
     let shared = shared.clone();
@@ -136,8 +151,8 @@ fn requests(
                 return Ok(());
             }
             _ => {
-                if is_sync {
-                    locked(sync).id = Some(id);
+                if is_sync && locked(sync).id.replace(id).is_none() {
+                    shared.syncing.fetch_add(1, Ordering::SeqCst);
                 }
                 server.write_all(&message)?;
             }
