@@ -510,6 +510,41 @@ fn what_the_directory_refuses_is_said_with_what_to_do() {
 }
 
 #[test]
+fn entries_that_may_not_be_written_are_problems_of_those_users_alone_until_the_rights_are_there() {
+    let ours = format!("^uid=u000000[3-5],ou=people,{SUFFIX}$");
+    let acl = format!("access to dn.regex=\"{ours}\" by dn.exact=\"{AGENT_DN}\" read by * none\n");
+    let slapd = Slapd::builder().slapadd(people(20)).acl(acl).start();
+    let dns = dns();
+    let mut agent = Agent::of(&slapd).extra(asking(&dns));
+    agent.start();
+    agent.wait_for("the others", |agent| agent.count("enabled") == 17 && agent.count("problem") == 3);
+    let list: serde_json::Value = serde_json::from_str(&agent.say(&["problem", "list", "--json"])).unwrap();
+    let problems = list.as_array().or_else(|| list["problems"].as_array()).unwrap_or_else(|| panic!("{list}"));
+    assert_eq!(problems.len(), 3, "{list}");
+    for problem in problems {
+        let text = problem.to_string();
+        assert!(
+            text.contains("result 50") && text.contains("write access") && text.contains("problem retry"),
+            "{text}"
+        );
+    }
+    // As long as nothing is mended a retry ends where it began.
+    let id = |login: &str| db::problem_of_user(&agent.store(), &agent.standing(login).key).unwrap().unwrap().id;
+    agent.say(&["problem", "retry", &format!("P{}", id("u0000003"))]);
+    agent.wait_for("the retry", |agent| agent.log().matches("line=wish.taken").count() == 1);
+    agent.wait_for("rest", |agent| agent.is_quiet() && agent.count("problem") == 3);
+    slapd.allow();
+    for login in ["u0000003", "u0000004"] {
+        agent.say(&["problem", "retry", &format!("P{}", id(login))]);
+        agent.wait_for("the mended", |agent| agent.standing(login).status == Status::Enabled);
+    }
+    agent.wait_for("rest", Agent::is_quiet);
+    assert_eq!((agent.count("enabled"), agent.count("problem")), (19, 1), "the third was not asked for");
+    assert_eq!(told(&agent, "problem"), 3, "each once");
+    assert!(slapd.value("(uid=u0000004)", "imHomeServer").is_some());
+}
+
+#[test]
 fn an_account_without_rights_or_a_server_without_schema_is_said() {
     let acl = "access to attrs=userPassword by anonymous auth by * none\naccess to * by * none\n";
     let slapd = Slapd::builder().slapadd(people(3)).acl(acl).start();
