@@ -10,7 +10,8 @@ pub const CONNECTION_MOST: Duration = Duration::from_secs(30);
 const SUSPICION_FIRST: Duration = Duration::from_secs(2);
 const SUSPICION_MOST: Duration = Duration::from_secs(5 * 60);
 const USER_FIRST: Duration = Duration::from_secs(5);
-const USER_MOST: Duration = Duration::from_secs(15 * 60);
+/// The longest rest of a failed write-back.
+pub const USER_MOST: Duration = Duration::from_secs(15 * 60);
 
 /// Waiting times that grow, each up to half shorter or longer, so that many agents do not come back to a restarted server
 /// in step. Never gives up.

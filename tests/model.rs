@@ -508,6 +508,35 @@ fn one(seed: u64, disturbed: bool) -> BTreeMap<UserKey, Option<String>> {
     end
 }
 
+/// A user whose entry is to be written, and a step a day before.
+#[test]
+fn what_was_to_be_done_now_is_done_though_the_clock_went_back() {
+    for restarted in [false, true] {
+        let mut run = Run::new(false);
+        let now = run.now;
+        run.core().finish_adoption(now).unwrap();
+        let mut record = UserRecord { dn: "uid=u,ou=people,dc=example".into(), ..Default::default() };
+        for (name, value) in [("objectclass", "inetOrgPerson"), ("uid", "u"), ("employeetype", "staff")] {
+            record.set(name, text(value));
+        }
+        record.set("mail", text(format!("u@{WITHOUT_SRV}")));
+        let absent = Answered { answer: SrvAnswer::Absent, ttl: Duration::from_secs(300) };
+        let answers = vec![learn(None, WITHOUT_SRV, absent, now, Duration::from_secs(600)).0];
+        run.directory.entries.insert(key(1), (record, Presence::Present));
+        run.directory.touch(key(1));
+        let (changes, through) = run.directory.after(Sequence::default(), 10, now);
+        let input = Input { changes, through: Some(through), answers, ..Input::default() };
+        assert!(run.core().step(input, now).unwrap().writes.is_empty(), "there is no room");
+        let before = now.minus(Duration::from_secs(86_400));
+        if restarted {
+            run.core = None;
+            run.now = before;
+        }
+        let step = run.core().step(Input { room: 1, ..Input::default() }, before).unwrap();
+        assert_eq!(step.writes.len(), 1, "restarted: {restarted}");
+    }
+}
+
 #[test]
 fn a_disturbed_run_ends_where_an_undisturbed_one_ends() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());

@@ -534,6 +534,17 @@ pub fn ready_intents(db: &Connection, now: Timestamp, limit: usize) -> Result<Ve
     Ok(ready)
 }
 
+/// The clock went back: what waited for no time but now, or for no longer than `pause_most`, does not wait for a time that is
+/// far again. What is to happen on a date keeps it.
+pub fn pull_back(db: &Connection, now: Timestamp, pause_most: Duration) -> Result<()> {
+    let run = |sql: &str, late: Timestamp| {
+        db.prepare_cached(sql).and_then(|mut statement| statement.execute([now.0, late.0])).named("pull_back").map(drop)
+    };
+    run("update intent set at = ?1 where at > ?2 or (attempts = 0 and at > ?1)", now.plus(pause_most))?;
+    run("update due set at = ?1 where why = 'written' and at > ?2", now)?;
+    run("update held set since = ?1 where tripped = 0 and since > ?2", now)
+}
+
 pub fn intent_count(db: &Connection) -> Result<u64> {
     db.prepare_cached("select count(*) from intent")
         .and_then(|mut statement| statement.query_row([], |row| row.get::<_, i64>(0)))

@@ -19,6 +19,7 @@ use crate::decide::guard::Limits;
 use crate::decide::policy::Policy;
 use crate::decide::{World, ownership};
 use crate::model::*;
+use crate::retry;
 use crate::store::enablement as db;
 use crate::store::open::{self, Kind};
 use crate::store::{Named, StoreError};
@@ -141,6 +142,8 @@ pub struct Core {
     settings: Settings,
     world: World,
     in_flight: HashMap<UserKey, InFlight>,
+    /// The time of the last step: the next one may be before it.
+    clock: Timestamp,
     /// Counts that the running transaction changed.
     dirty_homes: bool,
     /// What passes now was approved by an operator: it does not count against what passes by itself.
@@ -161,6 +164,7 @@ impl Core {
             settings,
             world,
             in_flight: HashMap::new(),
+            clock: Timestamp(i64::MAX),
             dirty_homes: false,
             approving: false,
             text: None,
@@ -251,6 +255,10 @@ impl Core {
     }
 
     fn run(&mut self, input: Input, now: Timestamp) -> Result<(), StoreError> {
+        if now < self.clock {
+            db::pull_back(&self.db, now, retry::USER_MOST)?;
+        }
+        self.clock = now;
         self.refresh_online(now);
         self.take_wishes(now)?;
         for fact in input.answers {
