@@ -5,7 +5,7 @@ use super::errands::Errands;
 use super::keeper::{Begin, Job, Keeper, KeeperGone};
 use super::world::{self, World, WorldError};
 use super::{bearable, tell};
-use crate::config::Config;
+use crate::config::{Config, SourceKind};
 use crate::directory::connect::{ConnectError, Endpoint};
 use crate::directory::flavour::FlavourProfile;
 use crate::directory::lookup::{self, LookupError};
@@ -124,12 +124,15 @@ pub(super) async fn run(
         Some(_) => None,
         None => keeper.with(|intake| intake.cursor()).await?,
     };
-    if let Some(cursor) = &cursor {
-        let context_csns = lookup::context_csns(errands.ldap().await?, &world.naming_context).await?;
-        let fingerprint = world.search.fingerprint(&world.access.account());
-        if let Some(text) = syncrepl::behind(cursor, &fingerprint, &context_csns) {
-            return Err(SourceError::CursorAhead { url: url.to_owned(), text }.into());
+    match (world.source, &cursor) {
+        (SourceKind::Syncrepl, Some(cursor)) => {
+            let context_csns = lookup::context_csns(errands.ldap().await?, &world.naming_context).await?;
+            let fingerprint = world.search.fingerprint(&world.access.account());
+            if let Some(text) = syncrepl::behind(cursor, &fingerprint, &context_csns) {
+                return Err(SourceError::CursorAhead { url: url.to_owned(), text }.into());
+            }
         }
+        (SourceKind::Syncrepl, None) => {}
     }
     let source = Source::start(world.source, &world.access, &world.search, cursor.as_ref()).await?;
     let why_full = match (&full, cursor) {
