@@ -180,6 +180,18 @@ async fn not_knowing_is_said_as_such() {
 }
 
 #[tokio::test]
+async fn a_signature_that_does_not_hold_is_unknown_as_the_validating_server_says_it() {
+    // We do not validate: the servers named do, and answer SERVFAIL (RFC 4035 5.5), here between sound answers.
+    let server = FailingDns::start(&[Cue::srv("im.example.com"), Cue::Code(ResponseCode::ServFail)]);
+    let resolver = resolver(server.address());
+    assert_eq!(resolver.ask("_rvp._tcp", "example.com").await.answer, present("im.example.com"));
+    let why = unknown(resolver.ask("_rvp._tcp", "example.com").await);
+    assert!(why.contains("DNSSEC"), "an operator is told what it may be: {why}");
+    server.say(&[Cue::NxDomain(Some(60))]);
+    assert_eq!(resolver.ask("_rvp._tcp", "example.com").await.answer, SrvAnswer::Absent);
+}
+
+#[tokio::test]
 async fn a_server_that_is_gone_is_unknown_until_it_is_back() {
     let mut nsd = Nsd::start(&[("example.com", ZONE)]);
     let resolver = resolver(nsd.address());

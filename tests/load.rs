@@ -9,7 +9,9 @@ use homeward::model::{HealthProbe, LoadSource};
 use homeward::probe::ProbeError;
 use homeward::probe::load::{TIMEOUT, healthy, online};
 use std::time::{Duration, Instant};
+use support::agent::Agent;
 use support::http::{HttpServer, Reply};
+use support::slapd::Slapd;
 
 fn metrics(url: String) -> LoadSource {
     LoadSource::OpenMetrics { url, metric: "users_online".into() }
@@ -98,4 +100,63 @@ async fn a_home_is_up_when_it_answers() {
     assert!(matches!(error, ProbeError::Connect { .. }), "{}", chain(&error));
     assert!(healthy(&HealthProbe::Http(url), TIMEOUT).await.is_err());
     assert!(healthy(&HealthProbe::Tcp("no address".into()), TIMEOUT).await.is_err());
+}
+
+/// A real HTTPS server with the certificate that a test slapd has; killed when dropped.
+struct Https(std::process::Child);
+
+impl Https {
+    fn start(slapd: &Slapd, port: u16) -> Https {
+        std::fs::write(slapd.path("metrics"), "users_online 17\n").unwrap();
+        let child = std::process::Command::new("openssl")
+            .args([
+                "s_server",
+                "-quiet",
+                "-WWW",
+                "-cert",
+                "server.pem",
+                "-key",
+                "server.key",
+                "-accept",
+                &port.to_string(),
+            ])
+            .current_dir(slapd.path(""))
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("install it: apt-get install openssl");
+        let started = Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(started.elapsed() < Duration::from_secs(20), "openssl s_server does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Https(child)
+    }
+}
+
+impl Drop for Https {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_home_with_a_certificate_of_the_houses_own_is_asked_where_the_system_trusts_it() {
+    let slapd = Slapd::builder().start();
+    let port = support::free_port();
+    let _https = Https::start(&slapd, port);
+    let url = format!("https://127.0.0.1:{port}/metrics");
+    let load = format!("load = {{ openmetrics = \"{url}\", metric = \"users_online\" }}\nonline_capacity = 100\n");
+    let home = format!("[[home]]\nid = \"own\"\nhost = \"own.example.com\"\ncapacity = 10\nprobe = \"{url}\"\n{load}");
+    let agent = Agent::of(&slapd).extra(home);
+    let check = |trusted: &std::path::Path| {
+        let output = agent.command(&["check"]).env("SSL_CERT_FILE", trusted).output().unwrap();
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    };
+    let said = check(&slapd.other_ca_file());
+    assert!(said.contains("update-ca-certificates") && !said.contains("17 online"), "{said}");
+    let said = check(&slapd.ca_file());
+    assert!(said.contains("own: own.example.com, capacity 10, up, 17 online"), "{said}");
 }

@@ -68,6 +68,10 @@ impl ProbeError {
             ProbeError::Connect { address, .. } | ProbeError::Timeout { address, .. } => {
                 format!("see whether the home listens at {address}, and no firewall is between, then: homeward check")
             }
+            ProbeError::Request { url, cause } if is_certificate(cause) => format!(
+                "the system's certificates count: put the PEM file of the authority that signed it into \
+                 /usr/local/share/ca-certificates (*.crt), run update-ca-certificates and restart the agent; see it: curl -vI '{url}'; then: homeward check"
+            ),
             ProbeError::Request { url, .. } | ProbeError::Status { url, .. } | ProbeError::TooLong { url, .. } => {
                 format!("see what the home answers: curl -i '{url}'; then: homeward check")
             }
@@ -85,4 +89,11 @@ impl ProbeError {
             ProbeError::Stopped { .. } => "it is asked again at the next start: systemctl start homeward".into(),
         })
     }
+}
+
+/// The home's certificate is not one that we trust.
+fn is_certificate(cause: &ureq::Error) -> bool {
+    let ureq::Error::Io(cause) = cause else { return false };
+    let tls = cause.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
 }

@@ -175,13 +175,23 @@ fn certain_no(error: NetError) -> Result<Duration, String> {
             ResponseCode::NXDomain | ResponseCode::NoError => {
                 Ok(no.negative_ttl.map_or(NEGATIVE_TTL, |seconds| Duration::from_secs(seconds.into())))
             }
-            code => Err(format!("the server answers {code}")),
+            code => Err(said(code)),
         },
-        NetError::Dns(DnsError::ResponseCode(code)) => Err(format!("the server answers {code}")),
+        NetError::Dns(DnsError::ResponseCode(code)) => Err(said(code)),
         NetError::Dns(DnsError::DnssecBogus) => Err("DNSSEC validation failed".into()),
         NetError::Timeout => Err("no server answers".into()),
         NetError::NoConnections => Err("no server can be reached".into()),
         other => Err(other.to_string()),
+    }
+}
+
+/// Signatures are not ours to check: a server that validates (`[dns] servers`) says SERVFAIL where they do not hold.
+fn said(code: ResponseCode) -> String {
+    match code {
+        ResponseCode::ServFail => {
+            format!("the server answers {code}: it cannot reach the domain's servers, or DNSSEC validation failed")
+        }
+        code => format!("the server answers {code}"),
     }
 }
 
