@@ -311,7 +311,10 @@ pub fn disk_full(folder: &str) {
 
 pub fn clock_backwards(by: Duration) {
     let by_ms = ms(by);
-    warn!(line = "clock.backwards", by_ms, "the clock went back by {by:.1?}; what is due waits that much longer");
+    warn!(
+        line = "clock.backwards",
+        by_ms, "the clock went back by {by:.1?}; what is to happen at a certain time happens that much later"
+    );
 }
 
 // Operators and loops

@@ -26,6 +26,8 @@ pub enum Cue {
     Notice { entries: usize, code: u32 },
     /// The sync search is told that a present phase is over in which nobody was named (RFC 4533 2.5, 3.3.1).
     NobodyPresent,
+    /// Every modify gets this result (RFC 4511 4.6) and is not made.
+    Modify(u32),
     /// So many modifies are done by the server, and the connection ends before their answers come.
     CutAnswers { left: usize },
     /// So many modifies end the connection and never reach the server.
@@ -146,6 +148,7 @@ fn requests(
             Cue::Bind(code) if operation == BIND => client.write_all(&result(id, BIND_RESPONSE, code))?,
             Cue::Sync(code) if is_sync => client.write_all(&result(id, SEARCH_DONE, code))?,
             Cue::NobodyPresent if is_sync => client.write_all(&refresh_present_done(id))?,
+            Cue::Modify(code) if operation == MODIFY => client.write_all(&result(id, MODIFY_RESPONSE, code))?,
             Cue::CutRequests { left } if operation == MODIFY && left > 0 => {
                 *locked(&shared.cue) = Cue::CutRequests { left: left - 1 };
                 return Ok(());
