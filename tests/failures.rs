@@ -50,6 +50,10 @@ fn people(count: usize) -> String {
     (0..count).map(|n| person(&uid(n), "")).collect()
 }
 
+fn people_from(first: usize, count: usize) -> String {
+    (first..first + count).map(|n| person(&uid(n), "")).collect()
+}
+
 fn versions(slapd: &Slapd) -> BTreeMap<String, BTreeMap<String, Vec<String>>> {
     slapd.entries(PEOPLE, &["entryCSN"])
 }
@@ -729,6 +733,31 @@ fn a_backup_of_both_stores_put_back_is_a_log_of_its_own() {
     let written = versions(&slapd);
     assert_eq!(agent.once(), 0);
     assert_eq!(versions(&slapd), written);
+}
+
+#[test]
+fn a_clock_that_goes_back_a_day_is_said_and_holds_up_neither_newcomers_nor_releases() {
+    let (slapd, dns) = (Slapd::builder().slapadd(people(20)).start(), dns());
+    let mut agent = Agent::of(&slapd).extra(asking(&dns)).own_clock();
+    agent.start();
+    agent.wait_for("everybody", |agent| agent.count("enabled") == 20 && agent.is_quiet());
+    let lock = |n: usize| {
+        let lock = "add: pwdAccountLockedTime\npwdAccountLockedTime: 000001010000Z\n";
+        slapd.modify(&format!("dn: {}\n{lock}", dn(&uid(n))));
+    };
+    // Still resting for the guard when the clock goes back.
+    lock(0);
+    agent.wait_for("the rest", |agent| agent.standing(&uid(0)).status == Status::Applying);
+    agent.set_clock("-1d");
+    slapd.add(&people_from(100, 5));
+    lock(1);
+    agent.wait_for("them", |agent| agent.count("enabled") == 23 && agent.count("disabled") == 2);
+    agent.wait_for("the line", |agent| agent.log().contains("line=clock.backwards"));
+    agent.stop();
+    // The store is from tomorrow.
+    slapd.add(&people_from(200, 5));
+    assert_eq!(agent.once(), 0);
+    assert_eq!((agent.count("enabled"), agent.count("disabled")), (28, 2));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages of the programs named, as far as those are missing. Says so first; touches nothing else.
 #
-#   tests/install.sh cc make slapd ldapadd nsd openssl systemd-analyze samba
+#   tests/install.sh cc make slapd ldapadd nsd openssl systemd-analyze samba faketime
 set -euo pipefail
 
 # Servers live in sbin, which is not in everybody's path.
@@ -15,6 +15,7 @@ package_of() {
         ldapadd) echo ldap-utils ;;
         nsd) echo nsd ;;
         openssl) echo openssl ;;
+        faketime) echo faketime ;;
         systemd-analyze) echo systemd ;;
         samba) echo samba samba-ad-dc samba-dsdb-modules samba-ad-provision ldb-tools python3-samba ;;
         *)

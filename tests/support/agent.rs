@@ -22,6 +22,13 @@ fn program() -> PathBuf {
     }
 }
 
+/// Where the library is that gives a program another time.
+fn faketime() -> PathBuf {
+    let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|folder| folder.path());
+    let found = folders.map(|folder| folder.join("faketime/libfaketime.so.1")).find(|library| library.is_file());
+    found.expect("libfaketime is missing; install it: apt-get install faketime")
+}
+
 /// Capacities of the homes im1, im2, … and everything else as TOML.
 pub struct Agent {
     dir: tempfile::TempDir,
@@ -32,6 +39,7 @@ pub struct Agent {
     directory: String,
     extra: String,
     state: Option<PathBuf>,
+    clock: Option<PathBuf>,
     child: Option<Child>,
 }
 
@@ -51,6 +59,7 @@ impl Agent {
             directory: String::new(),
             extra: String::new(),
             state: None,
+            clock: None,
             child: None,
         };
         agent.write();
@@ -68,6 +77,18 @@ impl Agent {
         self.state = Some(dir.to_owned());
         self.write();
         self
+    }
+
+    /// The agent's wall clock goes as far from the machine's as `set_clock` says, "+0" until then.
+    pub fn own_clock(mut self) -> Agent {
+        self.clock = Some(faketime());
+        self.set_clock("+0");
+        self
+    }
+
+    /// `-1d`, `+2h`, as libfaketime reads it.
+    pub fn set_clock(&self, offset: &str) {
+        std::fs::write(self.dir.path().join("clock"), offset).unwrap();
     }
 
     pub fn base(mut self, base: &str) -> Agent {
@@ -157,6 +178,12 @@ impl Agent {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(program());
         command.arg("--config").arg(self.config()).args(arguments).env("NO_COLOR", "1").stdin(Stdio::null());
+        if let Some(library) = &self.clock {
+            command
+                .env("LD_PRELOAD", library)
+                .env("FAKETIME_TIMESTAMP_FILE", self.dir.path().join("clock"))
+                .envs([("FAKETIME_NO_CACHE", "1"), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")]);
+        }
         command
     }
 
