@@ -29,7 +29,7 @@ use tokio::task::JoinHandle;
 pub enum Ended {
     /// Asked to stop.
     Stopped,
-    /// `--once`: quiet, with so many open problems and held changes.
+    /// `--once`: quiet, with so many open problems, and so many changes and removals that the guard holds.
     Quiet { problems: u64, held: u64 },
 }
 
@@ -299,7 +299,7 @@ impl Supervised {
                     anyhow::bail!("{held}");
                 }
                 if seen.refreshed && shown.quiet && shown.cursor >= seen.head {
-                    return Ok(Ended::Quiet { problems: shown.problems, held: shown.held });
+                    return Ok(Ended::Quiet { problems: shown.problems, held: shown.held + seen.suspect });
                 }
             }
         }

@@ -210,10 +210,10 @@ impl Desk {
     }
 
     fn show(&self, change: impl FnOnce(&mut Seen)) {
-        let head = self.intake.head();
+        let (head, suspect) = (self.intake.head(), self.intake.suspect().map_or(0, |suspect| suspect.count));
         self.seen.send_if_modified(|seen| {
             let before = seen.clone();
-            seen.head = head;
+            (seen.head, seen.suspect) = (head, suspect);
             change(seen);
             *seen != before
         });

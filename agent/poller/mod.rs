@@ -61,6 +61,8 @@ pub struct Seen {
     pub users: u64,
     /// The URL of the server where changes are heard, or were last.
     pub server: Option<String>,
+    /// Users who are missing, more than the guard believes.
+    pub suspect: u64,
     /// Why it cannot go on until somebody acts.
     pub held: Option<String>,
 }
