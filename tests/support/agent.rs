@@ -29,6 +29,9 @@ fn faketime() -> PathBuf {
     found.expect("libfaketime is missing; install it: apt-get install faketime")
 }
 
+/// Until something that must come has come: on a busy machine too.
+const WAIT_MAX: Duration = Duration::from_secs(120);
+
 /// Capacities of the homes im1, im2, … and everything else as TOML.
 pub struct Agent {
     dir: tempfile::TempDir,
@@ -213,7 +216,7 @@ impl Agent {
     pub fn once(&self) -> i32 {
         let log = std::fs::File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
         let mut child = self.command(&["run", "--once"]).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-        let deadline = Instant::now() + Duration::from_secs(120);
+        let deadline = Instant::now() + 2 * WAIT_MAX;
         loop {
             if let Some(status) = child.try_wait().unwrap() {
                 return status.code().unwrap_or(-1);
@@ -266,7 +269,7 @@ impl Agent {
 
     /// Waits until `enough` says so, reading the store of outcomes.
     pub fn wait_for(&self, what: &str, mut enough: impl FnMut(&Agent) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + WAIT_MAX;
         while !enough(self) {
             assert!(Instant::now() < deadline, "{what} does not come: {}", self.state());
             std::thread::sleep(Duration::from_millis(10));

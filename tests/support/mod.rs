@@ -8,6 +8,7 @@
 
 pub mod agent;
 pub mod between;
+pub mod changes;
 pub mod company;
 pub mod dns;
 pub mod http;

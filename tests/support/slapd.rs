@@ -48,6 +48,7 @@ pub struct Builder {
     acl: String,
     certificate: Certificate,
     schema: bool,
+    durable: bool,
 }
 
 impl Builder {
@@ -116,6 +117,12 @@ impl Builder {
     /// Leaves our schema out: a server on which nobody has prepared anything.
     pub fn without_schema(mut self) -> Self {
         self.schema = false;
+        self
+    }
+
+    /// Writes that a power cut would lose, and many times as fast: for tests of many users, and of other things.
+    pub fn fast(mut self) -> Self {
+        self.durable = false;
         self
     }
 
@@ -189,6 +196,9 @@ limits dn.exact=\"{AGENT_DN}\" size={limit} time=unlimited
             key = at("server.key"),
             db = at("db"),
         );
+        if !self.durable {
+            conf.push_str("dbnosync\n");
+        }
         conf.push_str(&self.acl);
         let _ = write!(
             conf,
@@ -242,6 +252,7 @@ impl Slapd {
             acl: String::new(),
             certificate: Certificate::Good,
             schema: true,
+            durable: true,
         }
     }
 
