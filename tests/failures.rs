@@ -19,7 +19,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 use support::agent::Agent;
 use support::changes::Changes;
-use support::company::{Company, Dice, Expected, uid};
+use support::company::{Company, Dice, uid};
 use support::dns::Nsd;
 use support::slapd::{AGENT_DN, SUFFIX, Slapd, person};
 
@@ -314,23 +314,6 @@ fn rights_lost_on_one_container_while_it_runs_delete_and_release_nobody() {
     for (login, standing) in agent.standings() {
         assert_eq!(standing.reserved, everybody[&login].reserved, "{login}");
     }
-}
-
-#[test]
-fn broken_users_do_not_keep_the_others_from_being_enabled() {
-    let users = 10_000;
-    let company = Company::new(users).broken(50);
-    let slapd = Slapd::builder().slapadd(company.ldif()).fast().start();
-    let record = "_rvp._tcp SRV 0 0 80 im.example.com.\n";
-    let dns = Nsd::start(&[("example.com", record), ("example.org", record)]);
-    let agent = Agent::of(&slapd).homes(&[10_000]).extra(asking(&dns));
-    let before = slapd.entries("(|(msExchIMAddress=somebody@*)(imHomeServer=im-nobody-has))", &["*"]);
-    assert_eq!(agent.once(), 3, "{}", agent.state());
-    let problems = company.broken_users().filter(|(.., expected)| *expected == Expected::Problem).count() as u64;
-    assert!(problems >= 25);
-    assert_eq!((agent.count("enabled"), agent.count("problem")), (users as u64 - problems, problems));
-    let after = slapd.entries("(|(msExchIMAddress=somebody@*)(imHomeServer=im-nobody-has))", &["*"]);
-    assert_eq!(after, before, "what others wrote is untouched");
 }
 
 #[test]

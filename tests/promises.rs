@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use support::agent::Agent;
+use support::changes::Changes;
 use support::company::{Breakage, Company, Dice, Expected, uid};
 use support::dns::{Cue, FailingDns, Nsd};
 use support::slapd::{AGENT_PASSWORD, SUFFIX, Slapd, person};
@@ -369,22 +370,38 @@ fn promise_6_every_user_has_a_known_end_and_a_problem_has_a_hint_until_dealt_wit
 
 #[test]
 fn promise_7_one_bad_user_stops_nobody_and_a_new_account_does_not_wait_behind_a_first_pass() {
-    let company = Company::new(3000).broken(30);
-    let slapd = Slapd::builder().slapadd(company.ldif()).start();
+    const USERS: u64 = 10_000;
+    let company = Company::new(USERS as usize).broken(50);
+    let slapd = Slapd::builder().slapadd(company.ldif()).fast().start();
     let dns = company_dns();
-    let mut agent = Agent::of(&slapd).homes(&[2000, 2000]).extra(asking(&dns));
+    let mut agent = Agent::of(&slapd).homes(&[6000, 6000]).extra(asking(&dns));
+    let foreign =
+        || slapd.entries("(|(msExchIMAddress=somebody@elsewhere.example.net)(imHomeServer=im-nobody-has))", &["*"]);
+    let theirs = foreign();
+    let mut changes = Changes::of(&slapd);
     agent.start();
-    agent.wait_for("the live stream", |agent| agent.log().contains("source.refreshed"));
-    slapd.add(&person("newcomer", ""));
-    let added = Instant::now();
-    agent.wait_for("the newcomer", |_| slapd.value("(uid=newcomer)", "msExchIMAddress").is_some());
-    let took = added.elapsed();
-    let enabled = agent.count("enabled");
-    assert!(took < Duration::from_secs(5), "{took:?}");
-    assert!(enabled < 2500, "the first pass was over already: {enabled}");
+    agent.wait_for("the reading", |agent| agent.log().contains("source.refresh_started"));
+    // In the middle of the reading, and at every stage of the writing.
+    let stages = [0, 1, 1000, 3000, 5000, 7000];
+    for (n, stage) in stages.into_iter().enumerate() {
+        agent.wait_for("the stage", |agent| agent.count("enabled") >= stage);
+        let newcomer = format!("newcomer{n}");
+        changes.add(&newcomer);
+        let (added, before) = (Instant::now(), agent.count("enabled"));
+        let filter = format!("(&(uid={newcomer})(msExchIMAddress=*))");
+        agent.wait_for("the newcomer", |_| slapd.value(&filter, "imHomeServer").is_some());
+        let (took, meanwhile) = (added.elapsed(), agent.count("enabled") - before);
+        println!("a newcomer after {before} of {USERS} was enabled after {took:.0?}, {meanwhile} others meanwhile");
+        assert!(meanwhile < USERS / 10, "it waited for {meanwhile} others: {took:?}");
+        assert!(took < Duration::from_secs(10), "{took:?}");
+    }
+    assert!(agent.count("enabled") < USERS, "the first pass was over");
     let problems = company.broken_users().filter(|(.., expected)| *expected == Expected::Problem).count() as u64;
-    agent.wait_for("everybody else", |agent| agent.count("enabled") == 3001 - problems);
-    assert_eq!(agent.count("problem"), problems);
+    assert!(problems >= 25);
+    let newcomers = stages.len() as u64;
+    agent.wait_for("everybody else", |agent| agent.count("enabled") == USERS + newcomers - problems);
+    agent.wait_for("the broken ones", |agent| agent.count("problem") == problems);
+    assert_eq!((theirs.len(), foreign()), (10, theirs), "what others wrote is untouched");
 }
 
 /// Nobody is touched: neither in the directory nor in the outcomes.
