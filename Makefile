@@ -46,9 +46,12 @@ bench: ## Measure beside the directory's own tools (release build); results in t
 	cargo build --release --bin homeward --example bench
 	cargo run --quiet --release --example bench
 
-deny: ## Check dependencies: licences, sources, advisories (needs cargo-deny)
+deny: ## Check dependencies: bans, licences, sources, and advisories where their database can be had (needs cargo-deny)
 	@command -v cargo-deny >/dev/null || { echo "cargo-deny is missing; install it: cargo install --locked cargo-deny"; exit 1; }
-	cargo deny check
+	cargo deny --all-features check bans licenses sources
+	@echo "Bans, licences and sources are fine. Advisories:"
+	@if cargo deny fetch db >/dev/null 2>&1; then cargo deny --all-features check advisories; \
+	else echo "NOT CHECKED: the advisory database (github.com/RustSec/advisory-db) is out of reach; repeat with a network: make deny"; fi
 
 bless: ## Take what the program prints now as what it should print; then read the difference
 	HOMEWARD_BLESS=1 cargo test --tests
