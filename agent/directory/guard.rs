@@ -44,7 +44,7 @@ pub fn malformed(problem: impl Into<Box<dyn std::error::Error + Send + Sync>>) -
 }
 
 /// Walks a whole message without recursion; every element must lie inside the one around it.
-fn check_depth(message: &[u8]) -> io::Result<()> {
+pub fn check_depth(message: &[u8]) -> io::Result<()> {
     let mut ends = Vec::with_capacity(DEPTH_MAX);
     let mut at = 0;
     while at < message.len() {

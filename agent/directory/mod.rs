@@ -6,7 +6,7 @@
 pub mod connect;
 pub mod entry;
 pub mod flavour;
-mod guard;
+pub mod guard;
 pub mod key;
 pub mod lookup;
 pub mod source;

@@ -1,4 +1,4 @@
-//! Any bytes as one message from the server: a value or an error, never a panic. `cargo +nightly fuzz run message`
+//! Any bytes as one message from the server: a value or an error, never a panic.
 #![no_main]
 
 use homeward::directory::key::KeyAttribute;
@@ -9,6 +9,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         let _ = (message.sync_done(), message.next_page(), message.notice());
         if let Op::Entry(content) = message.op {
             let _ = message.entry(content, KeyAttribute::EntryUuid, None);
+            let _ = message.entry(content, KeyAttribute::EntryUuid, Some(&["cn".to_owned()]));
         }
     }
 });

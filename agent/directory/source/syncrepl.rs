@@ -277,7 +277,7 @@ impl From<Unreadable> for Change {
 }
 
 /// `rid=000,sid=001,csn=…`. Without the CSN it says nothing, and without the `rid` syncprov does not understand it.
-fn names_csn(cookie: &[u8]) -> bool {
+pub fn names_csn(cookie: &[u8]) -> bool {
     split(cookie).is_some()
 }
 
@@ -300,7 +300,7 @@ fn server_of(csn: &str) -> Option<&str> {
 
 /// A live message names only the CSN of the server that took the change; with several providers the others' must not be
 /// forgotten. Newer wins, server by server: CSNs compare as text.
-fn merged(known: &[u8], new: &[u8]) -> Vec<u8> {
+pub fn merged(known: &[u8], new: &[u8]) -> Vec<u8> {
     let (Some((_, mut csns)), Some((head, newer))) = (split(known), split(new)) else { return new.to_vec() };
     for (server, csn) in newer {
         let kept = csns.entry(server).or_insert(csn);
