@@ -4,7 +4,7 @@
 
 use super::{Named, StoreError};
 use crate::model::*;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -269,52 +269,41 @@ pub fn put_standing_with(db: &Connection, id: Option<i64>, standing: &Standing, 
     };
     let address = standing.reserved.as_ref().map(|assignment| assignment.address.as_str());
     let home = standing.holds().map(|assignment| assignment.home.0.as_str());
-    match id {
+    let (version, seq) = (standing.version as i64, standing.sequence.seq as i64);
+    let (key, epoch) = (&standing.key.0[..], standing.sequence.epoch as i64);
+    // ?2 to ?12 are the same in both statements; ?1 says who.
+    let mut values: [&dyn ToSql; 12] = [
+        &key,
+        &version,
+        &epoch,
+        &seq,
+        &standing.status.as_str(),
+        &address,
+        &home,
+        &standing.waiting_on,
+        &standing.mail_domain,
+        &standing.updated_at.0,
+        &detail,
+        &record,
+    ];
+    match &id {
         None => db
             .prepare_cached(
                 "insert into standing (key, version, epoch, seq, status, address, home, waiting_on, mail_domain, updated_at,
                  detail, record) values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
             )
-            .and_then(|mut statement| {
-                statement.insert(params![
-                    &standing.key.0[..],
-                    standing.version as i64,
-                    standing.sequence.epoch as i64,
-                    standing.sequence.seq as i64,
-                    standing.status.as_str(),
-                    address,
-                    home,
-                    standing.waiting_on,
-                    standing.mail_domain,
-                    standing.updated_at.0,
-                    detail,
-                    record
-                ])
-            })
+            .and_then(|mut statement| statement.insert(&values[..]))
             .named("put_standing"),
-        Some(id) => db
-            .prepare_cached(
+        Some(id) => {
+            values[0] = id;
+            db.prepare_cached(
                 "update standing set version = ?2, epoch = ?3, seq = ?4, status = ?5, address = ?6, home = ?7, waiting_on = ?8,
                  mail_domain = ?9, updated_at = ?10, detail = ?11, record = ?12 where id = ?1",
             )
-            .and_then(|mut statement| {
-                statement.execute(params![
-                    id,
-                    standing.version as i64,
-                    standing.sequence.epoch as i64,
-                    standing.sequence.seq as i64,
-                    standing.status.as_str(),
-                    address,
-                    home,
-                    standing.waiting_on,
-                    standing.mail_domain,
-                    standing.updated_at.0,
-                    detail,
-                    record
-                ])
-            })
+            .and_then(|mut statement| statement.execute(&values[..]))
             .named("put_standing")
-            .map(|_| id),
+            .map(|_| *id)
+        }
     }
 }
 
