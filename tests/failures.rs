@@ -275,6 +275,11 @@ fn a_restart_without_a_session_log_deletes_and_releases_nobody() {
     assert_eq!(versions(&slapd), expected);
 }
 
+/// `uid=u0000001,ou=…` is of u0000001.
+fn uid_of(dn: &str) -> String {
+    dn.trim_start_matches("uid=").split(',').next().unwrap_or_default().to_owned()
+}
+
 #[test]
 fn rights_lost_on_one_container_while_it_runs_delete_and_release_nobody() {
     let company = Company::new(1000);
@@ -286,10 +291,16 @@ fn rights_lost_on_one_container_while_it_runs_delete_and_release_nobody() {
     let everybody = agent.standings();
     let (denied, seen): (Vec<_>, Vec<_>) = company.user_dns().partition(|dn| dn.contains("ou=emea"));
     slapd.deny(&format!("ou=emea,ou=people,{SUFFIX}"));
-    // The server says of a hidden user who is changed that he is gone; of the others it says nothing.
-    slapd.modify(&format!("dn: {}\nreplace: sn\nsn: Hidden\n", denied[0]));
-    slapd.modify(&format!("dn: {}\nreplace: employeeType\nemployeeType: seen\n", seen[0]));
+    // Whatever the server says of a hidden user who is changed, it proves nothing; of the others it says nothing.
+    slapd.modify(&format!("dn: {}\nreplace: mail\nmail: hidden@example.com\n", denied[0]));
+    slapd.modify(&format!("dn: {}\nreplace: mail\nmail: seen@example.com\n", seen[0]));
     let written = versions(&slapd);
+    agent.wait_for("what is seen", |agent| {
+        agent.standing(&uid_of(&seen[0])).record.text("mail") == Some("seen@example.com")
+    });
+    // Longer than a removal is doubted and a release settles.
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(agent.count("enabled"), 1000, "{}", agent.state());
     agent.say(&["sweep"]);
     agent.wait_for("the suspicion", |agent| agent.log().contains("source.suspect"));
     agent.stop();

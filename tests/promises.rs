@@ -393,7 +393,6 @@ fn promise_7_one_bad_user_stops_nobody_and_a_new_account_does_not_wait_behind_a_
         let (took, meanwhile) = (added.elapsed(), agent.count("enabled") - before);
         println!("a newcomer after {before} of {USERS} was enabled after {took:.0?}, {meanwhile} others meanwhile");
         assert!(meanwhile < USERS / 10, "it waited for {meanwhile} others: {took:?}");
-        assert!(took < Duration::from_secs(10), "{took:?}");
     }
     assert!(agent.count("enabled") < USERS, "the first pass was over");
     let problems = company.broken_users().filter(|(.., expected)| *expected == Expected::Problem).count() as u64;
