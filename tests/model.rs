@@ -556,3 +556,21 @@ fn a_disturbed_run_ends_where_an_undisturbed_one_ends() {
         }
     }
 }
+
+#[test]
+fn a_store_without_standings_has_nobody_to_look_at_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let now = Timestamp(2_000_000);
+    let mut core = Core::open(dir.path(), settings(true, vec![home("a", 5)]), now).unwrap();
+    assert_eq!(db::recheck_count(core.db()).unwrap(), 0, "a first pass would be done twice");
+
+    let mut directory = Directory::default();
+    let record = UserRecord { dn: "uid=ann,ou=people,dc=example".into(), ..Default::default() };
+    directory.entries.insert(key(1), (record, Presence::Present));
+    directory.touch(key(1));
+    core.finish_adoption(now).unwrap();
+    let (changes, through) = directory.after(Sequence::default(), 10, now);
+    core.step(Input { changes, through: Some(through), ..Input::default() }, now).unwrap();
+    core.reload(settings(true, vec![home("a", 5), home("b", 5)]), now).unwrap();
+    assert!(db::recheck_count(core.db()).unwrap() > 0, "with somebody there, a new home concerns everyone");
+}

@@ -39,7 +39,8 @@ pub(super) fn digest_since(db: &Connection, settings: &Settings, now: Timestamp)
     Ok(now)
 }
 
-/// Compares the settings with those last used, and makes due those whose decision rests on what changed.
+/// Compares the settings with those last used, and makes due those whose decision rests on what changed. In a store
+/// without standings that is nobody: a recheck would follow a first pass, and do it twice.
 pub(super) fn note_settings(
     db: &Connection,
     settings: &Settings,
@@ -53,8 +54,10 @@ pub(super) fn note_settings(
     for (name, value) in everyone {
         changed |= db::put_fact(db, name, value, now)?;
     }
-    if changed && db::standing_count(db)? > 0 {
-        db::put_recheck(db, &About::Everyone)?;
+    let anybody = db::standing_count(db)? > 0;
+    let recheck = |about| if anybody { db::put_recheck(db, &about) } else { Ok(()) };
+    if changed {
+        recheck(About::Everyone)?;
     }
     if db::meta(db, "outcome_epoch")?.is_none() {
         db::set_meta(db, "outcome_epoch", &now.0.to_string())?;
@@ -70,7 +73,7 @@ pub(super) fn note_settings(
             fleet_changed = true;
             // Values that name a home that was unknown were foreign until now, whoever carries them.
             let about = if known { About::Home(home.id.0.clone()) } else { About::Everyone };
-            db::put_recheck(db, &about)?;
+            recheck(about)?;
         }
     }
     for row in db::homes(db)? {
@@ -79,13 +82,13 @@ pub(super) fn note_settings(
         }
         if db::put_fact(db, &format!("home:{}", row.id), "gone", now)? {
             fleet_changed = true;
-            db::put_recheck(db, &About::Home(row.id.clone()))?;
+            recheck(About::Home(row.id.clone()))?;
         }
         db::remove_empty_home(db, &row.id)?;
     }
     if fleet_changed {
-        db::put_recheck(db, &About::Waiting(Blocker::Room.code()))?;
-        db::put_recheck(db, &About::Status(Status::Problem))?;
+        recheck(About::Waiting(Blocker::Room.code()))?;
+        recheck(About::Status(Status::Problem))?;
     }
     Ok(())
 }
