@@ -5,7 +5,7 @@ use crate::config::{Config, Flavour, Mode};
 use crate::decide::filter::Filter;
 use crate::directory::connect::{self, ConnectError};
 use crate::directory::flavour::{self, FlavourProfile};
-use crate::directory::write_back::Writers;
+use crate::directory::write_back::{QUEUED_FOR_EACH, Writers};
 use crate::error::{Disposition, chain};
 use crate::model::*;
 use crate::poller::{self, Request, Seen};
@@ -41,9 +41,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const STOP_WITHIN: Duration = Duration::from_millis(1_500);
 /// Requests that wait for the poller.
 const REQUESTS_WAITING: usize = 16;
-/// Writes out or queued for each writer connection: enough that none waits for the next, few enough that a new account
-/// does not wait behind them.
-const WRITES_FOR_EACH: usize = 3;
+/// Writes out or queued for each writer connection: enough that none runs dry while results are gathered and committed.
+/// A new account is written before those that are queued.
+const WRITES_FOR_EACH: usize = QUEUED_FOR_EACH;
 
 /// Runs poller and worker in this process until asked to stop, or, with `once`, until quiet.
 pub async fn run(config: Config, once: bool) -> anyhow::Result<Ended> {

@@ -55,6 +55,7 @@ fn enable(slapd: &Slapd, uid: &str) -> Write {
         ],
         object_class: Some("homewardIMUser".into()),
         expire: None,
+        urgent: false,
     }
 }
 
@@ -281,6 +282,33 @@ async fn writers_answer_every_write_once_and_come_back_after_a_restart() {
     }
     assert_eq!(slapd.search("(imHomeServer=im1)", &["1.1"]).matches("dn: ").count(), 40);
     assert!(writers.trouble.borrow().is_none());
+}
+
+#[tokio::test]
+async fn an_urgent_write_is_sent_before_those_that_wait() {
+    let users: Vec<String> = (0..12).map(|n| format!("user{n}")).collect();
+    let slapd = Slapd::builder().users(users.iter().map(|uid| person(uid, "")).collect::<String>()).start();
+    let (bulk, last) = users.split_at(11);
+    let writes: Vec<Write> = bulk.iter().map(|uid| enable(&slapd, uid)).collect();
+    let urgent = Write { urgent: true, ..enable(&slapd, &last[0]) };
+    let wanted = urgent.key;
+    // They wait in vain at first: only then is it certain that the urgent one came last.
+    slapd.stop();
+    let mut writers = Writers::start(1, slapd.directory(), openldap().write_back, openldap(), watch::channel(None).1);
+    for write in writes {
+        writers.requests.send(write).await.unwrap();
+    }
+    writers.urgent.send(urgent).await.unwrap();
+    slapd.restart();
+    let mut order = Vec::new();
+    while order.len() < users.len() {
+        let next = tokio::time::timeout(TIMEOUT, writers.results.recv()).await.expect("an answer in time");
+        let (write, result) = next.expect("the writers run");
+        assert_eq!(result, APPLIED);
+        order.push(write.key);
+    }
+    // The first was taken before, and waited for a connection.
+    assert!(order[..2].contains(&wanted), "{order:?}");
 }
 
 #[tokio::test]

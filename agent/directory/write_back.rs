@@ -21,7 +21,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Writes waiting for a free connection, and results waiting to be read, for each connection.
-const QUEUED_FOR_EACH: usize = 4;
+pub const QUEUED_FOR_EACH: usize = 16;
 
 // Result codes, RFC 4511 appendix A and RFC 4528.
 const NO_SUCH_ATTRIBUTE: u32 = 16;
@@ -282,8 +282,10 @@ fn record(entry: Entry) -> UserRecord {
 /// Some connections that write side by side. Each takes the next write, and answers it exactly once, in no order.
 /// A connection that is lost is taken up again with backoff; writes wait meanwhile.
 pub struct Writers {
-    /// Bounded: waits while all connections are busy. Dropping it ends the writers after what was taken.
+    /// Bounded: waits while all connections are busy. Dropping both ends the writers after what was taken.
     pub requests: mpsc::Sender<Write>,
+    /// The same; what is here is taken first.
+    pub urgent: mpsc::Sender<Write>,
     pub results: mpsc::Receiver<(Write, WriteResult)>,
     /// Why there is no connection now; `None` while there is one, and before the first attempt.
     pub trouble: watch::Receiver<Option<Arc<ConnectError>>>,
@@ -301,6 +303,7 @@ impl Writers {
     ) -> Writers {
         let connections = connections.max(1);
         let (requests, waiting) = mpsc::channel(connections * QUEUED_FOR_EACH);
+        let (urgent, hurrying) = mpsc::channel(connections * QUEUED_FOR_EACH);
         let (answers, results) = mpsc::channel(connections * QUEUED_FOR_EACH);
         let (trouble_seen, trouble) = watch::channel(None);
         let shared = Arc::new(Shared {
@@ -308,13 +311,13 @@ impl Writers {
             names,
             profile,
             heard_at,
-            waiting: Mutex::new(waiting),
+            waiting: Mutex::new((hurrying, waiting)),
             trouble: trouble_seen,
         });
         for _ in 0..connections {
             tokio::spawn(write_on(shared.clone(), answers.clone()));
         }
-        Writers { requests, results, trouble }
+        Writers { requests, urgent, results, trouble }
     }
 }
 
@@ -323,7 +326,8 @@ struct Shared {
     names: WriteBackNames,
     profile: flavour::FlavourProfile,
     heard_at: watch::Receiver<Option<String>>,
-    waiting: Mutex<mpsc::Receiver<Write>>,
+    /// The urgent ones, and the others.
+    waiting: Mutex<(mpsc::Receiver<Write>, mpsc::Receiver<Write>)>,
     trouble: watch::Sender<Option<Arc<ConnectError>>>,
 }
 
@@ -397,8 +401,11 @@ async fn write_on(shared: Arc<Shared>, answers: mpsc::Sender<(Write, WriteResult
 
 async fn next(shared: &Shared, answers: &mpsc::Sender<(Write, WriteResult)>) -> Option<Write> {
     let mut waiting = shared.waiting.lock().await;
+    let (urgent, others) = &mut *waiting;
     tokio::select! {
-        write = waiting.recv() => write,
+        biased;
+        Some(write) = urgent.recv() => Some(write),
+        write = others.recv() => write,
         () = answers.closed() => None,
     }
 }

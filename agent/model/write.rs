@@ -15,6 +15,8 @@ pub struct Write {
     pub object_class: Option<String>,
     /// Also demand a new password, if the password still is the one of this date.
     pub expire: Option<PasswordDate>,
+    /// A new account: sent before whatever waits.
+    pub urgent: bool,
 }
 
 /// What an attribute must hold now, and what it is to hold. `None`: absent.

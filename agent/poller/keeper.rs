@@ -16,11 +16,13 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 /// Jobs that wait for the thread. Few: in a refresh it is the store that sets the pace.
 const JOBS_WAITING: usize = 1;
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
-/// More live changes than this in one window are a burst: our own write-back, most often. Then a commit takes what comes in
-/// `BURST_PAUSE`, and the disk is left to the directory. Below that every change is committed at once.
-const BURST_CHANGES: u64 = 60;
+/// More changes to known users than this in one window, and hardly a newcomer among them, are a burst: our own write-back,
+/// most often. Then a commit takes what comes in `BURST_PAUSE`, and the disk is left to the directory. Otherwise every
+/// change is committed at once.
+const BURST_CHANGES: u64 = 20;
+const BURST_CHANGES_PER_NEWCOMER: u64 = 8;
 const BURST_WINDOW: Duration = Duration::from_millis(100);
-const BURST_PAUSE: Duration = Duration::from_millis(10);
+const BURST_PAUSE: Duration = Duration::from_millis(30);
 
 pub(super) enum Job {
     Begin(Begin),
@@ -56,8 +58,7 @@ impl Keeper {
         let (jobs, waiting) = mpsc::channel(JOBS_WAITING);
         let (ended, ending) = oneshot::channel();
         let errands = Arc::new(Notify::new());
-        let desk =
-            Desk { intake, seen, errands: errands.clone(), pass: None, suspect: None, burst: (Instant::now(), 0) };
+        let desk = Desk { intake, seen, errands: errands.clone(), pass: None, suspect: None, burst: Burst::default() };
         std::thread::Builder::new().name("intake".into()).spawn(move || {
             desk.run(waiting);
             let _ = ended.send(());
@@ -95,8 +96,30 @@ struct Desk {
     pass: Option<Pass>,
     /// The hash of the suspicion that was told last.
     suspect: Option<String>,
-    /// When the present window began, and the live changes in it.
-    burst: (Instant, u64),
+    burst: Burst,
+}
+
+/// Live changes of late; with each window half of them are forgotten.
+#[derive(Default)]
+struct Burst {
+    /// When the present window began.
+    since: Option<Instant>,
+    changes: u64,
+    newcomers: u64,
+}
+
+impl Burst {
+    /// Takes in what was committed just now; true in a burst.
+    fn goes_on(&mut self, changes: u64, newcomers: u64, now: Instant) -> bool {
+        let since = *self.since.get_or_insert(now);
+        let windows = (now.saturating_duration_since(since).as_millis() / BURST_WINDOW.as_millis()).min(63);
+        if windows > 0 {
+            self.since = Some(now);
+        }
+        self.changes = (self.changes >> windows) + changes;
+        self.newcomers = (self.newcomers >> windows) + newcomers;
+        self.changes > BURST_CHANGES.max(self.newcomers * BURST_CHANGES_PER_NEWCOMER)
+    }
 }
 
 /// A refresh, and the live changes after it.
@@ -173,17 +196,8 @@ impl Desk {
             }
         });
         self.send_on_errands(&taken);
-        if !refresh {
-            self.pause_in_a_burst(changes + taken.unchanged);
-        }
-    }
-
-    fn pause_in_a_burst(&mut self, changes: u64) {
-        if self.burst.0.elapsed() > BURST_WINDOW {
-            self.burst = (Instant::now(), 0);
-        }
-        self.burst.1 += changes;
-        if self.burst.1 > BURST_CHANGES {
+        let (changes, newcomers) = (taken.changed + taken.unchanged, taken.created);
+        if !refresh && self.burst.goes_on(changes, newcomers, Instant::now()) {
             std::thread::sleep(BURST_PAUSE);
         }
     }
@@ -236,5 +250,33 @@ impl Desk {
             None => lines::source_suspect_ended("they were seen again, or their removal was approved"),
         }
         self.suspect = hash;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_changes_are_no_burst_and_a_run_of_them_is_one_until_it_ends() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut burst = Burst::default();
+        assert!(!(0..BURST_CHANGES).any(|n| burst.goes_on(1, 0, at(n))), "few");
+        assert!(burst.goes_on(1, 0, at(50)));
+        assert!((1..20).all(|n| burst.goes_on(15, 0, at(100 * n))), "it goes on with the next window");
+        assert!(!burst.goes_on(1, 0, at(3000)), "long over");
+    }
+
+    #[test]
+    fn newcomers_are_never_kept_waiting_by_their_own_write_back() {
+        let start = Instant::now();
+        let mut burst = Burst::default();
+        // One after the other, each with the echo of what we wrote.
+        let calm = (0..1000).all(|n| {
+            let now = start + Duration::from_millis(n);
+            !burst.goes_on(0, 1, now) && !burst.goes_on(1, 0, now)
+        });
+        assert!(calm);
     }
 }

@@ -463,6 +463,7 @@ pub enum Class {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Intent {
     pub key: UserKey,
+    pub class: Class,
     pub attempts: u32,
 }
 
@@ -492,9 +493,18 @@ pub fn delete_intent(db: &Connection, key: &UserKey) -> Result<bool> {
 }
 
 pub fn intent(db: &Connection, key: &UserKey) -> Result<Option<Intent>> {
-    db.prepare_cached("select attempts from intent where key = ?1")
+    let class_of = |class: i64| match class {
+        0 => Class::New,
+        1 => Class::Change,
+        _ => Class::Bulk,
+    };
+    db.prepare_cached("select class, attempts from intent where key = ?1")
         .and_then(|mut statement| {
-            statement.query_row([&key.0[..]], |row| Ok(Intent { key: *key, attempts: row.get(0)? })).optional()
+            statement
+                .query_row([&key.0[..]], |row| {
+                    Ok(Intent { key: *key, class: class_of(row.get(0)?), attempts: row.get(1)? })
+                })
+                .optional()
         })
         .named("intent")
 }
@@ -516,7 +526,7 @@ pub fn ready_intents(db: &Connection, now: Timestamp, limit: usize) -> Result<Ve
             .named("ready_intents")?;
         for row in rows {
             if let Some((key, attempts)) = row.named("ready_intents")? {
-                ready.push(Intent { key, attempts: attempts.named("ready_intents")? });
+                ready.push(Intent { key, class, attempts: attempts.named("ready_intents")? });
             }
         }
     }

@@ -58,7 +58,8 @@ pub fn plan_write(standing: &Standing, world: &World, now: Timestamp) -> Option<
     };
     let object_class = (gains && !names.object_class.is_empty() && !has_class(&names.object_class))
         .then(|| names.object_class.clone());
-    Some(Write { key: standing.key, dn: standing.record.dn.clone(), changes, object_class, expire })
+    let (key, dn) = (standing.key, standing.record.dn.clone());
+    Some(Write { key, dn, changes, object_class, expire, urgent: false })
 }
 
 impl Core {
@@ -80,7 +81,7 @@ impl Core {
                 db::delete_intent(&self.db, &key)?;
                 continue;
             };
-            let Some(write) = plan_write(&standing, &self.world, now) else {
+            let Some(mut write) = plan_write(&standing, &self.world, now) else {
                 // It is there already, or is no longer ours to clear.
                 db::delete_intent(&self.db, &key)?;
                 let before = occupied(&standing);
@@ -88,6 +89,7 @@ impl Core {
                 self.save(Some(id), before, &standing)?;
                 continue;
             };
+            write.urgent = intent.class == Class::New;
             if write.expire.is_some() {
                 // The attempt is recorded before it is made: a password is asked for once.
                 standing.reset_asked_for = write.expire.clone();

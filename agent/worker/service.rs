@@ -28,8 +28,9 @@ const ASKED_AT_ONCE: usize = 64;
 const SRV_PATIENCE: Duration = Duration::from_secs(2);
 /// How often wishes of the command line are looked for.
 const WISH_POLL: Duration = Duration::from_millis(100);
-/// In bulk, results are gathered this long: one commit for many.
-const GATHER: Duration = Duration::from_millis(8);
+/// In bulk, results are gathered this long: one commit for many. The directory's own commits wait for the same disk, and
+/// each of ours costs it several.
+const GATHER: Duration = Duration::from_millis(40);
 /// After an error of the store.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
@@ -168,7 +169,8 @@ impl Service {
                         if let Some(writers) = &self.writers {
                             for write in step.writes {
                                 // Room was counted, so this waits only while every connection is down.
-                                if writers.requests.blocking_send(write).is_err() {
+                                let queue = if write.urgent { &writers.urgent } else { &writers.requests };
+                                if queue.blocking_send(write).is_err() {
                                     return Ok(());
                                 }
                             }
@@ -209,7 +211,7 @@ impl Service {
                 runtime.block_on(self.wait(wait, &mut pending, &mut asking, &mut asked));
             }
             self.drain(&mut pending);
-            if self.core.in_flight() > self.writes_at_once / 2 && !pending.results.is_empty() {
+            if !pending.results.is_empty() {
                 runtime.block_on(self.gather(&mut pending));
             }
         }
@@ -425,14 +427,18 @@ impl Service {
         }
     }
 
-    /// While the appliers have enough to do, a few more results make one commit of many.
+    /// While the appliers have enough to do, a few more results make one commit of many. What is new in the log ends
+    /// that: it may be a new account, and then one commit takes both.
     async fn gather(&mut self, pending: &mut Pending) {
         let Some(writers) = &mut self.writers else { return };
-        let deadline = tokio::time::Instant::now() + GATHER;
-        while self.core.in_flight() - pending.results.len() > self.writes_at_once / 2 {
-            match tokio::time::timeout_at(deadline, writers.results.recv()).await {
-                Ok(Some((write, result))) => pending.results.push((write.key, result)),
-                Ok(None) | Err(_) => return,
+        let deadline = tokio::time::sleep(GATHER);
+        tokio::pin!(deadline);
+        while self.core.in_flight().saturating_sub(pending.results.len()) > self.writes_at_once / 4 {
+            tokio::select! {
+                biased;
+                Some((write, result)) = writers.results.recv() => pending.results.push((write.key, result)),
+                Ok(()) = self.seen.changed() => return,
+                () = &mut deadline => return,
             }
         }
     }
