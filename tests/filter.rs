@@ -416,7 +416,7 @@ fn record(entry: SearchEntry) -> UserRecord {
         .into_iter()
         .map(|(name, values)| (name, values.iter().map(|value| Value::from_bytes(value)).collect()));
     for (name, values) in text.chain(octets) {
-        record.attributes.entry(name.to_lowercase()).or_default().extend(values);
+        record.attributes.values_mut(name.to_lowercase()).extend(values);
     }
     record
 }

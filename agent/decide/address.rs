@@ -50,7 +50,7 @@ pub fn canonical(text: &str) -> Option<String> {
     let sound = !user.is_empty()
         && is_domain(domain)
         && text.len() <= 254
-        && !text.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, '<' | '>' | '"' | '@') && c != '@')
+        && !text.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, '<' | '>' | '"'))
         && !domain.contains('@');
     sound.then(|| text.to_lowercase())
 }

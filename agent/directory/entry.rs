@@ -4,8 +4,8 @@
 //! Nothing here decides about a user, and nothing here fails: what cannot be carried is left out and said in the record.
 
 use super::Entry;
-use crate::model::{UserKey, UserRecord, Value, is_below_or_equal, normalized_dn};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use crate::model::{Attributes, UserKey, UserRecord, Value, is_below_or_equal, normalized_dn};
+use std::collections::BTreeSet;
 
 /// Values a record may hold. A group of ten thousand is fine; a user in ten thousand groups is a mistake.
 pub const RECORD_VALUES_MAX: usize = 10_000;
@@ -91,7 +91,8 @@ pub fn is_secret(attribute: &str) -> bool {
 /// What a user is, by configuration: below the base, and matching the filter.
 pub struct Shape {
     base_norm: String,
-    record_attributes: HashSet<String>,
+    /// Lower case, sorted: found by comparing.
+    record_attributes: Vec<String>,
     /// Of this attribute (lower case) no other value is carried.
     only_value: Option<(&'static str, &'static str)>,
     user_filter: Box<dyn Fn(&UserRecord) -> bool + Send>,
@@ -104,11 +105,12 @@ impl Shape {
         record_attributes: impl IntoIterator<Item = &'a str>,
         user_filter: Box<dyn Fn(&UserRecord) -> bool + Send>,
     ) -> Shape {
-        let record_attributes = record_attributes
+        let record_attributes: BTreeSet<String> = record_attributes
             .into_iter()
             .filter(|name| !is_secret(name))
             .map(|name| name.split(';').next().unwrap_or_default().to_ascii_lowercase())
             .collect();
+        let record_attributes = record_attributes.into_iter().collect();
         Shape { base_norm: normalized_dn(base), record_attributes, only_value: None, user_filter }
     }
 
@@ -184,7 +186,7 @@ fn without_uid(value: &str) -> &str {
 }
 
 fn record(shape: &Shape, entry: Entry) -> UserRecord {
-    let mut attributes: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    let mut attributes = Attributes::with_capacity(entry.attributes.len());
     let (mut count, mut bytes) = (0, 0);
     for (name, mut values) in entry.attributes {
         if let Some((attribute, value)) = shape.only_value
@@ -192,13 +194,18 @@ fn record(shape: &Shape, entry: Entry) -> UserRecord {
         {
             values.retain(|octets| octets == value.as_bytes());
         }
-        if values.is_empty() || !shape.record_attributes.contains(&name) {
+        if values.is_empty() || shape.record_attributes.binary_search(&name).is_err() {
             continue;
         }
         count += values.len();
         bytes += values.iter().map(Vec::len).sum::<usize>();
         // `cn` and `cn;lang-fr` both arrive as `cn`.
-        attributes.entry(name).or_default().extend(values.into_iter().map(value));
+        let known = attributes.values_mut(name);
+        if known.is_empty() {
+            *known = values.into_iter().map(value).collect();
+        } else {
+            known.extend(values.into_iter().map(value));
+        }
     }
     let mut problems = Vec::new();
     while count > RECORD_VALUES_MAX || bytes > RECORD_BYTES_MAX {

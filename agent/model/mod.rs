@@ -1,6 +1,7 @@
 //! The nouns. Plain values that every other module speaks: users, homes, standings, decisions, outcomes.
 //! Nothing here does I/O, reads a clock or knows SQL, LDAP or JSON documents of the outside.
 
+mod attributes;
 mod decision;
 mod home;
 mod outcome;
@@ -10,6 +11,7 @@ mod standing;
 mod user;
 mod write;
 
+pub use attributes::*;
 pub use decision::*;
 pub use home::*;
 pub use outcome::*;

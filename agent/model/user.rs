@@ -1,9 +1,9 @@
 //! A user as the directory tells it, and who that is.
 
+use super::Attributes;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use std::collections::BTreeMap;
 use std::fmt;
 
 /// The one identity of a user: `entryUUID` (RFC 4530), `objectGUID` or `nsUniqueId`. Sixteen opaque bytes.
@@ -156,7 +156,7 @@ impl schemars::JsonSchema for Value {
 pub struct UserRecord {
     pub dn: String,
     #[serde(rename = "a")]
-    pub attributes: BTreeMap<String, Vec<Value>>,
+    pub attributes: Attributes,
 }
 
 impl UserRecord {
@@ -182,6 +182,10 @@ impl UserRecord {
 
 /// A DN as compared: lower case, no space around `,`, `+` and `=`. Good for equality and "is below", never sent to a server.
 pub fn normalized_dn(dn: &str) -> String {
+    // The common case: nothing to fold but ASCII letters. A first pass comes here once a user.
+    if dn.bytes().all(|byte| byte.is_ascii() && !matches!(byte, b' ' | b';' | b'\\')) {
+        return dn.to_ascii_lowercase();
+    }
     let mut out = String::with_capacity(dn.len());
     let mut escaped = false;
     let mut pending_space = 0;
@@ -244,6 +248,7 @@ mod tests {
 
     #[test]
     fn dns_compare_without_case_and_space() {
+        assert_eq!(normalized_dn("UID=Ann,OU=People+cn=a,dc=Example"), "uid=ann,ou=people+cn=a,dc=example");
         assert_eq!(normalized_dn("UID=Ann , OU = People,dc=Example"), "uid=ann,ou=people,dc=example");
         assert_eq!(normalized_dn("cn=A\\, B,dc=x"), "cn=a\\, b,dc=x");
         assert!(is_below_or_equal("uid=ann,ou=people,dc=x", "ou=people,dc=x"));
