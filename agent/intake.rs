@@ -160,6 +160,8 @@ struct Refresh {
     resumed: bool,
     users: HashSet<i64>,
     places: HashSet<UserKey>,
+    /// Nobody was present when it began.
+    into_nothing: bool,
 }
 
 /// What a transaction does to `Refresh`, in order, once it is committed.
@@ -278,7 +280,8 @@ impl Intake {
     /// Before the first batch of every refresh: what an earlier, broken one has seen counts no more. `resumed`: it goes
     /// on from a cursor rather than from nothing.
     pub fn begin_refresh(&mut self, resumed: bool) {
-        self.refresh = Some(Refresh { resumed, ..Refresh::default() });
+        let into_nothing = self.state.present == 0;
+        self.refresh = Some(Refresh { resumed, into_nothing, ..Refresh::default() });
     }
 
     /// Stores a batch and its cursor, both or neither. After an error the same batch may be given again.
@@ -529,7 +532,8 @@ impl Intake {
         let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate).named("beginning to store")?;
         let (next, taken, sightings) = (state.clone(), Taken::default(), Vec::new());
         let resumed = refresh.as_ref().is_some_and(|refresh| refresh.resumed);
-        let mut work = Work { tx, shape, groups, next, now, live, resumed, taken, sightings };
+        let into_nothing = refresh.as_ref().is_some_and(|refresh| refresh.into_nothing);
+        let mut work = Work { tx, shape, groups, next, now, live, resumed, into_nothing, taken, sightings };
         body(&mut work)?;
         let Work { tx, mut next, mut taken, sightings, .. } = work;
         if next.suspect.is_some() && !sql::any_missing_by_absence(&tx)? {
@@ -597,6 +601,8 @@ struct Work<'a> {
     live: bool,
     /// In a refresh that goes on from a cursor.
     resumed: bool,
+    /// In a refresh that found nobody present.
+    into_nothing: bool,
     taken: Taken,
     sightings: Vec<Sighting>,
 }
@@ -641,13 +647,12 @@ impl Work<'_> {
             self.add_memberships(&mut record, &dn_norm)?;
         }
         let json = to_json(&record)?;
-        let Some(row) = sql::glance(&self.tx, &key, &json)? else {
-            let seq = self.next_seq();
-            sql::insert_entry(&self.tx, &key, self.heard(seq), &dn_norm, &json, self.live)?;
-            self.next.present += 1;
-            self.taken.created += 1;
-            self.sightings.push(Sighting::User(0, seq));
+        // An empty log knows hardly anybody: there a user is stored without asking first.
+        if self.into_nothing && self.created(&key, &dn_norm, &json)? {
             return Ok(());
+        }
+        let Some(row) = sql::glance(&self.tx, &key, &json)? else {
+            return self.created(&key, &dn_norm, &json).map(drop);
         };
         if row.gone {
             let seq = self.next_seq();
@@ -665,6 +670,19 @@ impl Work<'_> {
         }
         self.sightings.push(Sighting::User(row.seq, seq.unwrap_or(row.seq)));
         Ok(())
+    }
+
+    /// False: the user is known.
+    fn created(&mut self, key: &UserKey, dn_norm: &str, json: &str) -> Result<bool, StoreError> {
+        let change = self.heard(self.next.head + 1);
+        if !sql::insert_entry(&self.tx, key, change, dn_norm, json, self.live)? {
+            return Ok(false);
+        }
+        self.next.head = change.seq;
+        self.next.present += 1;
+        self.taken.created += 1;
+        self.sightings.push(Sighting::User(0, change.seq));
+        Ok(true)
     }
 
     /// Moves a changed row to the end of the log; `None` where nothing but the encoding differs.

@@ -239,6 +239,7 @@ pub struct Heard {
     pub at: i64,
 }
 
+/// False: the key is known, and nothing was stored.
 pub fn insert_entry(
     c: &Connection,
     key: &UserKey,
@@ -246,14 +247,14 @@ pub fn insert_entry(
     dn_norm: &str,
     record: &str,
     live: bool,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     c.prepare_cached(
         "insert into entry (seq, key, dn_norm, born_seq, first_seq, heard_at, live, record)
-         values (?1, ?2, ?3, ?1, ?1, ?6, ?4, ?5)",
+         values (?1, ?2, ?3, ?1, ?1, ?6, ?4, ?5) on conflict (key) do nothing",
     )
     .and_then(|mut s| s.execute(params![change.seq, key.0.as_slice(), dn_norm, live, record, change.at]))
     .named("storing a new user")
-    .map(drop)
+    .map(|rows| rows > 0)
 }
 
 pub fn change_entry(
