@@ -12,14 +12,13 @@ use std::time::{Duration, Instant};
 
 /// As `[agent] workers` is by default.
 const CONNECTIONS: usize = 4;
-const ROUNDS: usize = 3;
 
 pub async fn measure(dns: &Nsd) -> f64 {
     let users = setting("BENCH_WRITES", 1500);
     let company = Company::new(users);
     let ldif = company.ldif();
     let (mut ours, mut raw) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
+    for _ in 0..setting("BENCH_RUNS", 7) {
         let slapd = Slapd::builder().slapadd(&*ldif).start();
         let started = Instant::now();
         send(&slapd, &company, users).await;
