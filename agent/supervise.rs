@@ -145,7 +145,7 @@ pub async fn run(config: Config, once: bool) -> anyhow::Result<Ended> {
         Ended::Quiet { .. } => "everything is quiet",
     };
     lines::agent_stopped(why);
-    tracing::debug!("ran for {:?}", started.elapsed());
+    tracing::debug!(sqlite_peak_bytes = open::memory_peak(), "ran for {:?}", started.elapsed());
     Ok(ended)
 }
 

@@ -84,6 +84,13 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
     })
 }
 
+/// The most that SQLite ever held in this process, all stores together, in bytes: page caches for nearly all of it.
+pub fn memory_peak() -> u64 {
+    // SAFETY: takes no pointer; any thread may call it at any time (https://sqlite.org/c3ref/memory_highwater.html).
+    let bytes = unsafe { rusqlite::ffi::sqlite3_memory_highwater(0) };
+    bytes.max(0) as u64
+}
+
 /// Held by the agent that owns the stores of a state directory; freed when dropped, or when the process ends.
 #[derive(Debug)]
 pub struct Lock {

@@ -42,7 +42,7 @@ impl Figure {
     fn verdict(&self) -> (String, &'static str) {
         let (text, met) = match self.goal {
             Goal::AtLeast(goal) => (format!(">= {goal:.2}"), self.value >= goal),
-            Goal::AtMost(goal) => (format!("<= {goal:.0}"), self.value <= goal),
+            Goal::AtMost(goal) => (format!("<= {goal}"), self.value <= goal),
             Goal::None => return (String::new(), ""),
         };
         (
@@ -68,8 +68,10 @@ async fn main() {
         ("example.org", "_rvp._tcp IN SRV 0 0 5222 im.example.org."),
     ]);
     let mut figures = Vec::new();
+    let mut beyond_caches_10k = None;
     if wanted("pass10k") {
         let pass = pass::measure(10_000, &dns);
+        beyond_caches_10k = Some(pass.beyond_caches_mb);
         figures.push(Figure::new("first_pass_ratio_10k", pass.first_ratio, Goal::AtLeast(0.35)));
         figures.push(Figure::new("rss_mb_10k", pass.rss_mb, Goal::None));
     }
@@ -78,6 +80,10 @@ async fn main() {
         figures.push(Figure::new("first_pass_ratio_100k", pass.first_ratio, Goal::AtLeast(0.50)));
         figures.push(Figure::new("second_pass_ratio_100k", pass.second_ratio, Goal::AtLeast(0.80)));
         figures.push(Figure::new("rss_mb_100k", pass.rss_mb, Goal::AtMost(100.0)));
+        if let Some(before) = beyond_caches_10k {
+            let growth = pass.beyond_caches_mb / before;
+            figures.push(Figure::new("rss_growth_beyond_caches", growth, Goal::AtMost(1.2)));
+        }
     }
     if wanted("writes") {
         let ratio = writes::measure(&dns).await;
