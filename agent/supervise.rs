@@ -298,7 +298,7 @@ impl Supervised {
                 if let Some(held) = seen.held {
                     anyhow::bail!("{held}");
                 }
-                if seen.refreshed && shown.quiet && shown.cursor >= seen.head {
+                if seen.refreshed && !seen.pausing && shown.quiet && shown.cursor >= seen.head {
                     return Ok(Ended::Quiet { problems: shown.problems, held: shown.held + seen.suspect });
                 }
             }

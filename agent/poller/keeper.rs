@@ -135,7 +135,7 @@ impl Desk {
     fn run(mut self, mut waiting: mpsc::Receiver<Job>) {
         self.suspect = self.intake.suspect().map(|suspect| suspect.hash.clone());
         self.show(|_| {});
-        while let Some(job) = waiting.blocking_recv() {
+        while let Some(job) = self.next(&mut waiting) {
             match job {
                 Job::Begin(begin) => {
                     self.intake.begin_refresh(begin.resumed);
@@ -151,6 +151,15 @@ impl Desk {
             }
             self.tell_suspect();
         }
+    }
+
+    /// What was heard during a pause is waiting when it ends; if nothing is, nothing was.
+    fn next(&mut self, waiting: &mut mpsc::Receiver<Job>) -> Option<Job> {
+        if let Ok(job) = waiting.try_recv() {
+            return Some(job);
+        }
+        self.show(|seen| seen.pausing = false);
+        waiting.blocking_recv()
     }
 
     fn take(&mut self, batch: Batch, heard: Timestamp) {
@@ -198,6 +207,7 @@ impl Desk {
         self.send_on_errands(&taken);
         let (changes, newcomers) = (taken.changed + taken.unchanged, taken.created);
         if !refresh && self.burst.goes_on(changes, newcomers, Instant::now()) {
+            self.show(|seen| seen.pausing = true);
             std::thread::sleep(BURST_PAUSE);
         }
     }

@@ -57,6 +57,8 @@ pub struct Seen {
     pub refreshed: bool,
     /// Changes are heard when they happen.
     pub live: bool,
+    /// What was heard may not be stored yet: in a burst it is gathered for a moment.
+    pub pausing: bool,
     /// Users named by this refresh so far.
     pub users: u64,
     /// The URL of the server where changes are heard, or were last.
