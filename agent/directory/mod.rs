@@ -9,13 +9,15 @@ pub mod flavour;
 pub mod guard;
 pub mod key;
 pub mod lookup;
+pub mod range;
 pub mod source;
 pub mod stream;
 pub mod write_back;
 
 use crate::model::UserKey;
 
-/// One entry as read. Attribute names are lower case, without options such as `;binary`; values are octets.
+/// One entry as read. Attribute names are lower case, without options such as `;binary`, but for a [`range`] that is not
+/// the last; values are octets.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
     pub key: UserKey,

@@ -6,7 +6,7 @@ use homeward::directory::stream::message::{Op, parse};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     if let Ok(message) = parse(bytes) {
-        let _ = (message.sync_done(), message.next_page(), message.notice());
+        let _ = (message.done(), message.next_page(), message.notice());
         if let Op::Entry(content) = message.op {
             let _ = message.entry(content, KeyAttribute::EntryUuid, None);
             let _ = message.entry(content, KeyAttribute::EntryUuid, Some(&["cn".to_owned()]));

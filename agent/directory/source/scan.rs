@@ -27,6 +27,7 @@ impl Scan {
             sync: None,
             page: None,
             persistent: false,
+            controls: Vec::new(),
         };
         Ok(Scan { results: Connection::open(access).await?.search(&search)? })
     }

@@ -91,6 +91,7 @@ impl Syncrepl {
             sync: Some(SyncRequest { persist: true, cookie: cookie.clone() }),
             page: None,
             persistent: false,
+            controls: Vec::new(),
         };
         let results = Connection::open(access).await?.search(&search)?;
         let progress = Progress {

@@ -3,7 +3,7 @@
 //! to hand over, never keeps more than a few batches, and dropping the results abandons the search.
 
 use super::frame::frame;
-use super::message::{self, Message, Notice, Op, Outcome, Search, SyncDone, SyncInfo, SyncState, Unreadable};
+use super::message::{self, Done, Message, Notice, Op, Outcome, Search, SyncInfo, SyncState, Unreadable};
 use super::{CertificateFault, Operation, StreamError};
 use crate::config::{Bind, Directory, Tls};
 use crate::directory::Entry;
@@ -87,7 +87,7 @@ pub enum Heard {
     Unreadable(Unreadable),
     Sync(SyncInfo),
     /// The server ended the search with success; the last that is heard.
-    Done(SyncDone),
+    Done(Done),
 }
 
 trait Stream: AsyncRead + AsyncWrite + Send {}
@@ -249,9 +249,108 @@ impl Connection {
             asked: search.asked(),
             search: search.clone(),
             live: search.persistent,
+            keyless: false,
         };
         tokio::spawn(reading.run(request, sender));
         Ok(Results { receiver, url, done: false })
+    }
+}
+
+/// A connection for one search after another, read by whoever asks: what nobody asks for stays in the socket, and slows
+/// the server. Dropped: closed.
+pub struct Dialogue {
+    reading: Reading,
+    next_page: Option<Vec<u8>>,
+}
+
+impl Dialogue {
+    /// As [`Connection::open`].
+    pub async fn open(access: &Access) -> Result<Dialogue, StreamError> {
+        let connection = Connection::open(access).await?;
+        let operation = Operation::Search { base: String::new(), account: access.account() };
+        let search = root_dse_probe();
+        let reading = Reading { connection, id: 0, operation, search, asked: None, live: false, keyless: false };
+        Ok(Dialogue { reading, next_page: None })
+    }
+
+    pub fn url(&self) -> &str {
+        &self.reading.connection.url
+    }
+
+    /// Begins a search, or the page of it that begins at `page`. One before that was not read to its end is read no more.
+    pub async fn ask(&mut self, search: &Search, page: &[u8]) -> Result<(), StreamError> {
+        let Reading { connection, .. } = &mut self.reading;
+        let id = connection.new_id();
+        let request = message::search_page(id, search, page)
+            .ok_or_else(|| StreamError::BadFilter { url: connection.url.clone(), filter: search.filter.clone() })?;
+        connection.write(&request).await?;
+        let operation = Operation::Search { base: search.base.clone(), account: connection.account.clone() };
+        let reading = &mut self.reading;
+        (reading.id, reading.operation, reading.keyless) = (id, operation, false);
+        (reading.asked, reading.search) = (search.asked(), search.clone());
+        self.next_page = None;
+        Ok(())
+    }
+
+    /// What came of the search, never empty; the last batch, also of a page, ends with [`Heard::Done`]. Cancel-safe, unless
+    /// nothing came for as long as `patience.idle`.
+    pub async fn next(&mut self) -> Result<Vec<Heard>, StreamError> {
+        loop {
+            let mut batch = Vec::new();
+            match self.reading.take(&mut batch)? {
+                After::Page(cookie) => {
+                    self.next_page = Some(cookie);
+                    batch.push(Heard::Done(Done::default()));
+                    return Ok(batch);
+                }
+                After::Wait if batch.is_empty() => {
+                    self.reading.read_or_probe().await?;
+                }
+                After::Wait | After::More | After::Ended if !batch.is_empty() => return Ok(batch),
+                After::Wait | After::More | After::Ended => {}
+            }
+        }
+    }
+
+    /// Where the next page begins, once one was read to its end; `None`: that was the last.
+    pub fn next_page(&mut self) -> Option<Vec<u8>> {
+        self.next_page.take()
+    }
+
+    /// Reads one entry, which need not say who it is. `None`: it does not exist, or may not be read.
+    pub async fn read(&mut self, search: &Search) -> Result<Option<Entry>, StreamError> {
+        self.ask(search, b"").await?;
+        self.reading.keyless = true;
+        let mut found = None;
+        loop {
+            let batch = match self.next().await {
+                Err(StreamError::Refused { code: super::NO_SUCH_OBJECT | super::INSUFFICIENT_ACCESS, .. }) => {
+                    return Ok(None);
+                }
+                batch => batch?,
+            };
+            for heard in batch {
+                match heard {
+                    Heard::Entry(entry, _) => found = Some(entry),
+                    Heard::Done(_) => return Ok(found),
+                    Heard::Unreadable(_) | Heard::Sync(_) | Heard::Notice(..) => {}
+                }
+            }
+        }
+    }
+}
+
+/// Any server answers this.
+fn root_dse_probe() -> Search {
+    Search {
+        base: String::new(),
+        scope: message::Scope::Base,
+        filter: "(objectClass=*)".into(),
+        attributes: vec!["1.1".into()],
+        sync: None,
+        page: None,
+        persistent: false,
+        controls: Vec::new(),
     }
 }
 
@@ -315,6 +414,8 @@ struct Reading {
     asked: Option<Vec<String>>,
     /// The refresh is over: what comes now comes when it happens.
     live: bool,
+    /// Entries need not say who they are.
+    keyless: bool,
 }
 
 /// Where the buffer stands after a batch was taken out of it.
@@ -459,6 +560,10 @@ impl Reading {
             };
         }
         Ok(Some(match message.op {
+            Op::Entry(content) if self.keyless => match message.keyless_entry(content, self.asked.as_deref()) {
+                Ok(entry) => Heard::Entry(entry, None),
+                Err(unreadable) => Heard::Unreadable(unreadable),
+            },
             Op::Entry(content) => match message.entry(content, connection.key, self.asked.as_deref()) {
                 Ok((entry, None)) if self.search.persistent => match message.notice() {
                     // Without a word about what happened: the entry is there, and as it came.
@@ -471,8 +576,7 @@ impl Reading {
             Op::Sync(info) => Heard::Sync(info),
             Op::Done(ref outcome) => {
                 connection.accepted(outcome.clone(), self.operation.clone())?;
-                let done = message.sync_done().map_err(|cause| connection.malformed(cause))?;
-                Heard::Done(done.unwrap_or_default())
+                Heard::Done(message.done().map_err(|cause| connection.malformed(cause))?)
             }
             Op::Reference | Op::OtherIntermediate | Op::Bind(_) | Op::Extended(..) => return Ok(None),
         }))
@@ -485,16 +589,7 @@ impl Reading {
             Ok(read) => read?,
             Err(_) => {
                 let id = self.connection.new_id();
-                let probe = Search {
-                    base: String::new(),
-                    scope: message::Scope::Base,
-                    filter: "(objectClass=*)".into(),
-                    attributes: vec!["1.1".into()],
-                    sync: None,
-                    page: None,
-                    persistent: false,
-                };
-                let request = message::search(id, &probe).unwrap_or_default();
+                let request = message::search(id, &root_dse_probe()).unwrap_or_default();
                 let asked = async {
                     self.connection.write(&request).await?;
                     self.connection.read().await

@@ -4,6 +4,7 @@
 use super::ber::{self, BerError, Reader, put, put_boolean, put_bytes, put_integer};
 use crate::directory::Entry;
 use crate::directory::key::KeyAttribute;
+use crate::directory::range;
 use crate::model::UserKey;
 use ldap3::asn1::ASNTag as _;
 
@@ -115,6 +116,21 @@ pub struct SyncDone {
     pub refresh_deletes: bool,
 }
 
+/// What came with the end of a search.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Done {
+    pub sync: Option<SyncDone>,
+    /// The other controls: OID and value.
+    controls: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Done {
+    /// The value of a control of the answer.
+    pub fn control(&self, oid: &str) -> Option<&[u8]> {
+        self.controls.iter().find(|(found, _)| found == oid.as_bytes()).map(|(_, value)| value.as_slice())
+    }
+}
+
 /// An entry that could not be read, with what could be.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Unreadable {
@@ -150,22 +166,33 @@ pub fn parse(bytes: &[u8]) -> Result<Message<'_>, BerError> {
 }
 
 impl<'a> Message<'a> {
-    /// The value of a control. `Some(empty)`: the control without a value.
-    fn control(&self, oid: &[u8]) -> Result<Option<&'a [u8]>, BerError> {
+    /// Shows each control to `visit` until it has seen enough (true): OID and value, empty where there is none.
+    fn each_control(&self, mut visit: impl FnMut(&'a [u8], &'a [u8]) -> bool) -> Result<(), BerError> {
         let mut controls = self.controls;
         for _ in 0..CONTROLS_MAX {
             if controls.is_empty() {
-                return Ok(None);
+                return Ok(());
             }
             let mut control = controls.enter(ber::SEQUENCE)?;
-            let found = control.take(ber::OCTET_STRING)?;
+            let oid = control.take(ber::OCTET_STRING)?;
             control.boolean_or(false)?;
-            let value = control.optional(ber::OCTET_STRING)?;
-            if found == oid {
-                return Ok(Some(value.unwrap_or_default()));
+            if visit(oid, control.optional(ber::OCTET_STRING)?.unwrap_or_default()) {
+                return Ok(());
             }
         }
         Err(BerError::TooManyControls)
+    }
+
+    /// The value of a control. `Some(empty)`: the control without a value.
+    fn control(&self, oid: &[u8]) -> Result<Option<&'a [u8]>, BerError> {
+        let mut found = None;
+        self.each_control(|other, value| {
+            if other == oid {
+                found = Some(value);
+            }
+            found.is_some()
+        })?;
+        Ok(found)
     }
 
     fn sync_state(&self) -> Result<Option<SyncState>, BerError> {
@@ -190,6 +217,28 @@ impl<'a> Message<'a> {
             cookie: reader.optional(ber::OCTET_STRING)?.map(<[u8]>::to_vec),
             refresh_deletes: reader.boolean_or(false)?,
         }))
+    }
+
+    /// The controls of a SearchResultDone.
+    pub fn done(&self) -> Result<Done, BerError> {
+        let mut done = Done { sync: self.sync_done()?, controls: Vec::new() };
+        self.each_control(|oid, value| {
+            if oid != SYNC_DONE {
+                done.controls.push((oid.to_vec(), value.to_vec()));
+            }
+            false
+        })?;
+        Ok(done)
+    }
+
+    /// An entry that need not say who it is, such as the root DSE: its key is all zeros.
+    pub fn keyless_entry(&self, content: Reader<'a>, asked: Option<&[String]>) -> Result<Entry, Unreadable> {
+        let (mut dn, mut key) = (None, Some(UserKey([0; 16])));
+        match (attributes(content, KeyAttribute::default(), asked, &mut dn, &mut key), dn, key) {
+            (Ok(attributes), Some(dn), Some(key)) => Ok(Entry { key, dn, attributes }),
+            (Err(problem), dn, _) => Err(Unreadable { key: None, dn, problem }),
+            (Ok(_), dn, _) => Err(Unreadable { key: None, dn, problem: "it has no name".into() }),
+        }
     }
 
     /// The cookie of the next page (RFC 2696 3). `None`: that was the last, or the server gave no pages.
@@ -264,6 +313,7 @@ fn attributes(
         {
             continue;
         }
+        let name = if range::is_unfinished(described) { described } else { name };
         let mut name = match std::str::from_utf8(name) {
             Ok(name) if !name.is_empty() => name.to_owned(),
             _ => return Err("an attribute without a name".into()),
@@ -354,6 +404,17 @@ pub struct Search {
     pub page: Option<u32>,
     /// Nothing of what is there, and every change from now on (draft-ietf-ldapext-psearch-03). Critical.
     pub persistent: bool,
+    /// Others, as octets.
+    pub controls: Vec<Control>,
+}
+
+/// A control to send (RFC 4511 4.1.11).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Control {
+    pub oid: &'static str,
+    /// A server that does not know it refuses the search rather than ignore the control.
+    pub critical: bool,
+    pub value: Option<Vec<u8>>,
 }
 
 impl Search {
@@ -424,7 +485,7 @@ pub fn search_page(id: i32, search: &Search, cookie: &[u8]) -> Option<Vec<u8>> {
                 }
             });
         });
-        if search.sync.is_none() && search.page.is_none() && !search.persistent {
+        if search.sync.is_none() && search.page.is_none() && !search.persistent && search.controls.is_empty() {
             return;
         }
         put(out, CONTROLS, |out| {
@@ -448,6 +509,17 @@ pub fn search_page(id: i32, search: &Search, cookie: &[u8]) -> Option<Vec<u8>> {
                     put_integer(out, ber::INTEGER, 1 | 2 | 4 | 8); // add, delete, modify, rename
                     put_boolean(out, true); // only changes
                     put_boolean(out, true); // with what happened
+                });
+            }
+            for control in &search.controls {
+                put(out, ber::SEQUENCE, |out| {
+                    put_bytes(out, ber::OCTET_STRING, control.oid.as_bytes());
+                    if control.critical {
+                        put_boolean(out, true);
+                    }
+                    if let Some(value) = &control.value {
+                        put_bytes(out, ber::OCTET_STRING, value);
+                    }
                 });
             }
         });
@@ -656,6 +728,7 @@ mod tests {
                 sync: None,
                 page: None,
                 persistent: false,
+                controls: Vec::new(),
             };
             search.asked()
         };
@@ -692,6 +765,32 @@ mod tests {
     }
 
     #[test]
+    fn values_that_are_not_all_there_keep_their_range_in_the_name() {
+        let of = |names: &[&str]| {
+            const ONE: &[&[u8]] = &[b"x"];
+            let attributes: Vec<(&str, &[&[u8]])> = names.iter().map(|name| (*name, ONE)).collect();
+            let entry = read(&entry_bytes(&attributes, Some((1, &KEY)))).unwrap().0;
+            entry.attributes.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+        };
+        assert_eq!(of(&["member", "member;range=0-1499"]), ["member", "member;range=0-1499"]);
+        assert_eq!(of(&["member;Range=1500-*", "cn;lang-de"]), ["member", "cn"]);
+    }
+
+    #[test]
+    fn controls_of_the_end_are_handed_on() {
+        let bytes = message(2, |out| {
+            put(out, SEARCH_DONE, |out| {
+                put_integer(out, ber::ENUMERATED, 0);
+                put_bytes(out, ber::OCTET_STRING, b"");
+                put_bytes(out, ber::OCTET_STRING, b"");
+            });
+            control(out, b"1.2.3", |out| put_boolean(out, true));
+        });
+        let done = parse(&bytes).unwrap().done().unwrap();
+        assert_eq!((done.control("1.2.3").is_some(), done.control("1.2.4"), &done.sync), (true, None, &None));
+    }
+
+    #[test]
     fn a_filter_that_is_none_is_not_sent() {
         let mut wanted = Search {
             base: "dc=x".into(),
@@ -701,6 +800,7 @@ mod tests {
             sync: Some(SyncRequest { persist: true, cookie: Some(b"rid=000,csn=1".to_vec()) }),
             page: None,
             persistent: false,
+            controls: vec![Control { oid: "1.2.3", critical: false, value: None }],
         };
         assert!(frame(&search(7, &wanted).unwrap()).is_ok_and(|whole| whole.is_some()));
         wanted.filter = "(a=b".into();
@@ -741,9 +841,10 @@ mod tests {
                 bytes[at] = byte;
             }
             if let Ok(message) = parse(&bytes) {
-                let _ = (message.sync_done(), message.next_page(), message.notice());
-                if let Op::Entry(content) = message.op {
+                let _ = (message.done(), message.next_page(), message.notice());
+                if let Op::Entry(content) = message.op.clone() {
                     let _ = message.entry(content, KeyAttribute::EntryUuid, None);
+                    let _ = message.keyless_entry(content, None);
                 }
             }
         }

@@ -5,11 +5,12 @@
 
 pub mod ber;
 pub mod connection;
+pub mod controls;
 pub mod frame;
 pub mod message;
 
-pub use connection::{Access, Connection, Heard, Patience, Results};
-pub use message::{Notice, Scope, Search, State, SyncDone, SyncInfo, SyncRequest, SyncState, Unreadable};
+pub use connection::{Access, Connection, Dialogue, Heard, Patience, Results};
+pub use message::{Control, Done, Notice, Scope, Search, State, SyncDone, SyncInfo, SyncRequest, SyncState, Unreadable};
 
 use super::connect::ConnectError;
 use crate::error::{Disposition, Hint};
