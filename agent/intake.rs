@@ -580,7 +580,7 @@ fn to_json<T: Serialize>(value: &T) -> Result<String, StoreError> {
 fn change_key(change: &Change) -> UserKey {
     match change {
         Change::Entry(entry) => entry.key,
-        Change::Removed { key, .. } => *key,
+        Change::Removed { key, .. } | Change::Deleted(key) => *key,
         // No single user: first, so that later words about anybody count more.
         Change::Present(_) | Change::Unreadable { .. } => UserKey([0; 16]),
     }
@@ -616,6 +616,11 @@ impl Work<'_> {
                 keys.iter().try_for_each(|key| self.still_present(key))
             }
             Change::Removed { key, dn } => self.no_longer_named(key, dn),
+            Change::Deleted(key) => match sql::glance(&self.tx, &key, "")? {
+                Some(row) if row.gone => Ok(()),
+                Some(row) => self.gone(row, GoneKind::Deleted),
+                None => self.place_gone(&key, None),
+            },
             Change::Unreadable { key, dn, problem } => {
                 if let Some(key) = key {
                     self.unreadable(&key, &problem)?;

@@ -388,7 +388,7 @@ async fn an_account_confined_to_the_base_does_not_see_outside() {
     assert!(!lookup::readable(&mut ldap, SUFFIX).await.unwrap());
     assert!(!lookup::sees_outside(&mut ldap, &people, SUFFIX).await.unwrap());
     assert!(lookup::sees_outside(&mut ldap, SUFFIX, SUFFIX).await.unwrap(), "there is no outside");
-    let own = lookup::own_entry(&mut ldap).await.unwrap().unwrap();
+    let own = lookup::own_entry(&mut ldap, &slapd.directory().bind).await.unwrap().unwrap();
     assert_eq!((own.dn.as_str(), own.readable), (AGENT_DN, false));
 }
 
@@ -404,7 +404,7 @@ async fn an_account_that_reads_one_entry_elsewhere_sees_outside() {
     let mut ldap = ldap(&slapd).await;
     assert!(!lookup::readable(&mut ldap, SUFFIX).await.unwrap());
     assert!(lookup::sees_outside(&mut ldap, &people, SUFFIX).await.unwrap());
-    assert!(lookup::own_entry(&mut ldap).await.unwrap().unwrap().readable);
+    assert!(lookup::own_entry(&mut ldap, &slapd.directory().bind).await.unwrap().unwrap().readable);
 }
 
 #[tokio::test]
@@ -451,13 +451,13 @@ async fn every_way_in_works() {
     second.urls.insert(0, format!("ldap://127.0.0.1:{}", support::free_port()));
     for directory in [plain, tls, starttls, socket, by_certificate, second] {
         let (mut ldap, endpoint) = connect(&directory, TIMEOUT).await.unwrap_or_else(|error| panic!("{error}"));
-        let own = lookup::own_entry(&mut ldap).await.unwrap().expect("somebody");
+        let own = lookup::own_entry(&mut ldap, &directory.bind).await.unwrap().expect("somebody");
         assert_eq!((own.dn.as_str(), own.readable), (AGENT_DN, true), "{}", endpoint.url);
     }
     let mut anonymous = slapd.directory();
     anonymous.bind = Bind::Anonymous;
     let (mut ldap, _) = connect(&anonymous, TIMEOUT).await.unwrap();
-    assert_eq!(lookup::own_entry(&mut ldap).await.unwrap(), None);
+    assert_eq!(lookup::own_entry(&mut ldap, &anonymous.bind).await.unwrap(), None);
 }
 
 #[tokio::test]

@@ -1,8 +1,22 @@
 //! Active Directory on a real domain controller (Samba): first the facts that the sources rest on, as the tools of the
 //! domain show them; then the sources themselves.
 
+// Only decide/ is without a clock.
+#![allow(clippy::disallowed_methods)]
+
 mod support;
 
+use homeward::config::{Bind, SourceKind};
+use homeward::directory::Entry;
+use homeward::directory::connect::{Endpoint, connect};
+use homeward::directory::key::KeyAttribute;
+use homeward::directory::lookup;
+use homeward::directory::source::syncrepl::{SearchShape, WIDEST_FILTER};
+use homeward::directory::source::{Batch, Change, Cursor, Presence, Source, SourceError, guarantees};
+use homeward::directory::stream::Access;
+use homeward::model::UserKey;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use support::samba::{
     ADMIN, ADMIN_PASSWORD, AGENT_DN, AGENT_PASSWORD, PLAIN_DN, PLAIN_PASSWORD, SERVERS, SUFFIX, Samba, shared,
 };
@@ -437,4 +451,332 @@ fn octets(text: &str) -> Vec<u8> {
 fn base64(octets: &[u8]) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode(octets)
+}
+
+// ---- the sources
+
+/// Longer than anything here takes on a busy machine.
+const LONG: Duration = Duration::from_secs(60);
+const BOTH: [SourceKind; 2] = [SourceKind::DirSync, SourceKind::Usn];
+
+fn access(samba: &Samba, who: (&str, &str)) -> Access {
+    let mut directory = samba.directory();
+    directory.bind = Bind::Simple { dn: who.0.into(), password: who.1.to_owned().into() };
+    let endpoint = Endpoint::parse(&directory.urls[0], &directory.tls, false).unwrap();
+    Access::new(&directory, endpoint, KeyAttribute::ObjectGuid)
+}
+
+fn shape(base: &str) -> SearchShape {
+    SearchShape {
+        base: base.into(),
+        filter: WIDEST_FILTER.into(),
+        attributes: ["objectClass", "sAMAccountName", "displayName", "memberOf", "member"].map(String::from).to_vec(),
+        meaning: String::new(),
+    }
+}
+
+fn key(samba: &Samba, dn: &str) -> UserKey {
+    KeyAttribute::ObjectGuid.read(&octets(&samba.value(dn, "objectGUID").unwrap())).unwrap()
+}
+
+/// A source under way, and what it has told so far.
+struct Hearing {
+    source: Source,
+    entries: BTreeMap<UserKey, Entry>,
+    deleted: BTreeSet<UserKey>,
+    batches: Vec<Batch>,
+    complete: Option<Presence>,
+    cursor: Option<Cursor>,
+}
+
+impl Hearing {
+    async fn start(
+        kind: SourceKind,
+        samba: &Samba,
+        base: &str,
+        cursor: Option<&Cursor>,
+    ) -> Result<Hearing, SourceError> {
+        Hearing::start_as(kind, samba, AGENT, base, cursor).await
+    }
+
+    async fn start_as(
+        kind: SourceKind,
+        samba: &Samba,
+        who: (&str, &str),
+        base: &str,
+        cursor: Option<&Cursor>,
+    ) -> Result<Hearing, SourceError> {
+        let source = Source::start(kind, &access(samba, who), &shape(base), cursor).await?;
+        let (entries, deleted, batches) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
+        let mut hearing = Hearing { source, entries, deleted, batches, complete: None, cursor: cursor.cloned() };
+        while hearing.complete.is_none() {
+            hearing.take().await?;
+            let last = hearing.batches.last().unwrap();
+            assert!(last.refresh);
+            assert!(last.cursor.is_none() || last.complete.is_some(), "no cursor before the end of a refresh");
+        }
+        Ok(hearing)
+    }
+
+    async fn take(&mut self) -> Result<(), SourceError> {
+        let batch = tokio::time::timeout(LONG, self.source.next()).await.expect("a batch within a minute")?;
+        for change in batch.changes.clone() {
+            match change {
+                Change::Entry(entry) => {
+                    self.deleted.remove(&entry.key);
+                    self.entries.insert(entry.key, entry);
+                }
+                Change::Deleted(key) => {
+                    self.deleted.insert(key);
+                }
+                Change::Present(_) | Change::Removed { .. } | Change::Unreadable { .. } => panic!("{change:?}"),
+            }
+        }
+        self.complete = batch.complete.or(self.complete);
+        self.cursor = batch.cursor.clone().or(self.cursor.take());
+        self.batches.push(batch);
+        Ok(())
+    }
+
+    /// Hears on until `enough`, and until the position that covers it is told.
+    async fn until(&mut self, enough: impl Fn(&Hearing) -> bool) {
+        while !enough(self) {
+            self.take().await.unwrap();
+        }
+        while self.batches.last().unwrap().cursor.is_none() {
+            self.take().await.unwrap();
+        }
+    }
+
+    fn text(&self, key: UserKey, attribute: &str) -> Option<String> {
+        let value = self.entries.get(&key)?.values(attribute).first()?;
+        Some(String::from_utf8(value.clone()).unwrap())
+    }
+
+    fn names(&self) -> BTreeSet<String> {
+        let name = |entry: &Entry| {
+            entry.values("samaccountname").first().map(|name| String::from_utf8_lossy(name).into_owned())
+        };
+        self.entries.values().filter_map(name).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_source_reads_everything_below_the_base_and_goes_on_from_where_it_was() {
+    let samba = shared();
+    for kind in BOTH {
+        let ou = samba.ou(&format!("resume-{kind}"));
+        let (a, b) = (format!("{kind}-ra"), format!("{kind}-rb"));
+        let ann = samba.user(&a, &ou, "displayName: Ann\n");
+        samba.modify(&format!(
+            "dn: CN={kind}-pc,{ou}\nchangetype: add\nobjectClass: computer\nsAMAccountName: {kind}-pc$\n"
+        ));
+        let hearing = Hearing::start(kind, samba, &ou, None).await.unwrap();
+        assert!(!hearing.source.resumed());
+        assert_eq!(
+            (hearing.complete, hearing.names()),
+            (Some(Presence::Everything), BTreeSet::from([a.clone()])),
+            "no computer"
+        );
+        let key_a = key(samba, &ann);
+        assert_eq!(hearing.text(key_a, "displayname").as_deref(), Some("Ann"));
+        let cursor = hearing.cursor.clone().unwrap();
+        assert_eq!(cursor.source, kind.as_str());
+        drop(hearing);
+
+        // Nothing happened, then something.
+        let hearing = Hearing::start(kind, samba, &ou, Some(&cursor)).await.unwrap();
+        assert!(hearing.source.resumed());
+        assert_eq!(hearing.complete, Some(Presence::ChangesOnly));
+        assert!(!hearing.entries.contains_key(&key_a));
+        drop(hearing);
+        let bob = samba.user(&b, &ou, "");
+        samba.replace(&ann, "displayName", "Ann A.");
+        let hearing = Hearing::start(kind, samba, &ou, Some(&cursor)).await.unwrap();
+        assert_eq!(hearing.text(key_a, "displayname").as_deref(), Some("Ann A."));
+        assert_eq!(hearing.text(key_a, "samaccountname").as_deref(), Some(a.as_str()), "read whole");
+        assert!(hearing.entries.contains_key(&key(samba, &bob)));
+    }
+}
+
+#[tokio::test]
+async fn changes_moves_and_deletes_are_heard_while_it_listens() {
+    let samba = shared();
+    for kind in BOTH {
+        let (ou, elsewhere) = (samba.ou(&format!("live-{kind}")), samba.ou(&format!("elsewhere-{kind}")));
+        let mut hearing = Hearing::start(kind, samba, &ou, None).await.unwrap();
+        let user = samba.user(&format!("{kind}-live"), &ou, "");
+        let key = key(samba, &user);
+        hearing.until(|heard| heard.entries.contains_key(&key)).await;
+        samba.replace(&user, "displayName", "New");
+        hearing.until(|heard| heard.text(key, "displayname").as_deref() == Some("New")).await;
+        // A rename, out of the base, into it again.
+        let place = |heard: &Hearing| heard.entries[&key].dn.clone();
+        samba.rename(&user, &format!("CN={kind}-renamed"), None);
+        hearing.until(|heard| place(heard) == format!("CN={kind}-renamed,{ou}")).await;
+        samba.rename(&format!("CN={kind}-renamed,{ou}"), &format!("CN={kind}-renamed"), Some(&elsewhere));
+        hearing.until(|heard| place(heard) == format!("CN={kind}-renamed,{elsewhere}")).await;
+        samba.rename(&format!("CN={kind}-renamed,{elsewhere}"), &format!("CN={kind}-renamed"), Some(&ou));
+        hearing.until(|heard| place(heard) == format!("CN={kind}-renamed,{ou}")).await;
+        // A group and its member.
+        let group = format!("CN={kind}-group,{ou}");
+        samba.modify(&format!(
+            "dn: {group}\nchangetype: add\nobjectClass: group\nsAMAccountName: {kind}-group\nmember: CN={kind}-renamed,{ou}\n"
+        ));
+        let group = self::key(samba, &group);
+        hearing.until(|heard| heard.text(group, "member") == Some(format!("CN={kind}-renamed,{ou}"))).await;
+        // A container: itself alone.
+        samba.rename(&ou, &format!("OU=live2-{kind}"), None);
+        let container = self::key(samba, &format!("OU=live2-{kind},{SUFFIX}"));
+        hearing
+            .until(|heard| heard.entries.get(&container).is_some_and(|entry| entry.dn.starts_with("OU=live2")))
+            .await;
+        // A delete is proof.
+        samba.delete(&format!("CN={kind}-renamed,OU=live2-{kind},{SUFFIX}"));
+        hearing.until(|heard| heard.deleted.contains(&key)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_deleted_and_restored_user_comes_back_whole() {
+    let samba = shared();
+    let ou = samba.ou("restore");
+    let mut hearing = Hearing::start(SourceKind::DirSync, samba, &ou, None).await.unwrap();
+    let user = samba.user("restored", &ou, "");
+    let key = key(samba, &user);
+    samba.delete(&user);
+    hearing.until(|heard| heard.deleted.contains(&key)).await;
+    // Undelete (MS-ADTS 3.1.1.5.3.7.2).
+    let ldif = format!(
+        "dn: CN=restored\\0ADEL:{key},CN=Deleted Objects,{SUFFIX}\nchangetype: modify\ndelete: isDeleted\n-\n\
+         replace: distinguishedName\ndistinguishedName: {user}\n"
+    );
+    let output = samba.run_as(ADMIN, ADMIN_PASSWORD, "ldapmodify", &["-e", "!1.2.840.113556.1.4.417"], &ldif);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    hearing
+        .until(|heard| heard.entries.get(&key).is_some_and(|entry| entry.dn == user) && !heard.deleted.contains(&key))
+        .await;
+}
+
+#[tokio::test]
+async fn a_cursor_of_another_search_starts_from_nothing_and_a_damaged_cookie_asks_for_a_refresh() {
+    let samba = shared();
+    let (ou, other) = (samba.ou("cursor"), samba.ou("cursor-other"));
+    let cursor = Hearing::start(SourceKind::DirSync, samba, &ou, None).await.unwrap().cursor.unwrap();
+    let elsewhere = Hearing::start(SourceKind::DirSync, samba, &other, Some(&cursor)).await.unwrap();
+    assert!(!elsewhere.source.resumed());
+    let usn = Hearing::start(SourceKind::Usn, samba, &ou, Some(&cursor)).await.unwrap();
+    assert!(!usn.source.resumed());
+
+    // Our own position around a cookie that the server cannot read.
+    let spoil = |change: &dyn Fn(&mut serde_json::Value)| {
+        let mut position: serde_json::Value = serde_json::from_slice(&cursor.position).unwrap();
+        change(&mut position);
+        Cursor { position: serde_json::to_vec(&position).unwrap(), ..cursor.clone() }
+    };
+    let damaged = spoil(&|position| {
+        let mut cookie = octets(position["cookie"].as_str().unwrap());
+        cookie.truncate(20);
+        position["cookie"] = base64(&cookie).into();
+    });
+    let refused = |outcome: Result<Hearing, SourceError>| match outcome.map(|_| ()) {
+        Err(SourceError::RefreshRequired { text, .. }) => text,
+        other => panic!("{other:?}"),
+    };
+    refused(Hearing::start(SourceKind::DirSync, samba, &ou, Some(&damaged)).await);
+    // Another domain controller, another domain, long ago.
+    const NOBODY: &str = "00000000-0000-0000-0000-000000000001";
+    let foreign = spoil(&|position| {
+        position["invocation"] = NOBODY.into();
+        position["cookie"] = base64(b"MSDS of somebody else").into();
+    });
+    let text = refused(Hearing::start(SourceKind::DirSync, samba, &ou, Some(&foreign)).await);
+    assert!(text.contains("another domain controller"), "{text}");
+    // Known by its cookie: gone on with.
+    let known = spoil(&|position| position["invocation"] = NOBODY.into());
+    assert!(Hearing::start(SourceKind::DirSync, samba, &ou, Some(&known)).await.unwrap().source.resumed());
+    let text = refused(
+        Hearing::start(SourceKind::DirSync, samba, &ou, Some(&spoil(&|position| position["domain"] = NOBODY.into())))
+            .await,
+    );
+    assert!(text.contains("another domain"), "{text}");
+    let old = spoil(&|position| position["at"] = (position["at"].as_i64().unwrap() - 200 * 86_400_000).into());
+    let text = refused(Hearing::start(SourceKind::DirSync, samba, &ou, Some(&old)).await);
+    assert!(text.contains("200 days"), "{text}");
+
+    let cursor = Hearing::start(SourceKind::Usn, samba, &ou, None).await.unwrap().cursor.unwrap();
+    let mut position: serde_json::Value = serde_json::from_slice(&cursor.position).unwrap();
+    position["invocation"] = NOBODY.into();
+    let foreign = Cursor { position: serde_json::to_vec(&position).unwrap(), ..cursor };
+    let text = refused(Hearing::start(SourceKind::Usn, samba, &ou, Some(&foreign)).await);
+    assert!(text.contains("another domain controller"), "{text}");
+}
+
+#[tokio::test]
+async fn a_domain_controller_put_back_in_time_asks_for_a_refresh() {
+    let samba = Samba::builder().start();
+    let ou = samba.ou("rollback");
+    samba.stop();
+    samba.save("before.tar");
+    samba.launch();
+    for n in 0..5 {
+        samba.user(&format!("lost-{n}"), &ou, "");
+    }
+    for kind in BOTH {
+        let cursor = Hearing::start(kind, &samba, &ou, None).await.unwrap().cursor.unwrap();
+        samba.stop();
+        samba.save("after.tar");
+        samba.put_back("before.tar");
+        samba.launch();
+        match Hearing::start(kind, &samba, &ou, Some(&cursor)).await.map(|_| ()) {
+            Err(SourceError::RefreshRequired { text, .. }) => assert!(text.contains("put back in time"), "{text}"),
+            other => panic!("{other:?}"),
+        }
+        samba.stop();
+        samba.put_back("after.tar");
+        samba.launch();
+        assert!(Hearing::start(kind, &samba, &ou, Some(&cursor)).await.unwrap().source.resumed());
+    }
+}
+
+#[tokio::test]
+async fn who_may_not_read_deleted_objects_hears_of_no_deletion_and_is_told_so() {
+    let samba = shared();
+    let ou = samba.ou("blind");
+    let user = samba.user("blind-user", &ou, "");
+    for kind in BOTH {
+        let mut hearing = Hearing::start_as(kind, samba, PLAIN, &ou, None).await.unwrap();
+        let other = samba.user(&format!("blind-{kind}"), &ou, "");
+        let other = key(samba, &other);
+        hearing.until(|heard| heard.entries.contains_key(&other)).await;
+    }
+    let mut hearing = Hearing::start_as(SourceKind::DirSync, samba, PLAIN, &ou, None).await.unwrap();
+    samba.delete(&user);
+    let later = samba.user("blind-later", &ou, "");
+    let later = key(samba, &later);
+    hearing.until(|heard| heard.entries.contains_key(&later)).await;
+    assert_eq!(hearing.deleted, BTreeSet::new());
+
+    let as_whom = |who: (&str, &str)| {
+        let mut directory = samba.directory();
+        directory.bind = Bind::Simple { dn: who.0.into(), password: who.1.to_owned().into() };
+        directory
+    };
+    for (who, sees) in [(AGENT, true), (PLAIN, false)] {
+        let mut ldap = connect(&as_whom(who), LONG).await.unwrap().0;
+        assert_eq!(lookup::sees_deleted(&mut ldap, SUFFIX).await.unwrap(), sees);
+        let guarantees = guarantees(SourceKind::DirSync, true, sees);
+        assert_eq!(guarantees.deletes.starts_with("by sweep only"), !sees);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_ends_the_source() {
+    let samba = Samba::builder().start();
+    for kind in BOTH {
+        let mut hearing = Hearing::start(kind, &samba, SUFFIX, None).await.unwrap();
+        samba.kill9();
+        assert!(matches!(hearing.take().await, Err(SourceError::Stream(_))));
+        samba.restart();
+    }
 }

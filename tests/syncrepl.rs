@@ -81,7 +81,7 @@ impl Told {
                 }
                 Change::Present(keys) => self.present.extend(keys),
                 Change::Removed { key, dn } => self.removed.push((key, dn)),
-                Change::Unreadable { .. } => panic!("{change:?}"),
+                Change::Deleted(_) | Change::Unreadable { .. } => panic!("{change:?}"),
             }
         }
         self.complete = batch.complete.or(self.complete);

@@ -4,7 +4,7 @@
 use super::context::{self, Context};
 use super::print::{Colour, Progress, count, moment, printable, span};
 use super::{CliError, FAILED, FINE, store};
-use crate::config::{DigestAction, Mode};
+use crate::config::{DigestAction, Flavour, Mode};
 use crate::directory::connect::{self, Endpoint};
 use crate::directory::entry::{Mapped, classify};
 use crate::directory::flavour::{self, FlavourProfile, RootDse};
@@ -173,12 +173,26 @@ async fn directory(report: &mut Report<'_>, mut ldap: Ldap, endpoint: Endpoint) 
     let settings = Settings::of(&report.c.config, &profile);
     match source::choose(config.source, kind, &root) {
         Ok((source, why)) => {
-            report.fine("source", format!("{source}: {why}; changes, moves and deletes are heard at once"))?;
+            let context = root.naming_context_of(&config.base).unwrap_or(&config.base).to_owned();
+            let sees_deleted = kind == Flavour::ActiveDirectory && lookup::sees_deleted(&mut ldap, &context).await?;
+            let sees_outside = lookup::sees_outside(&mut ldap, &config.base, &context).await?;
+            let promises = source::guarantees(source, sees_outside, sees_deleted);
+            let text = format!(
+                "{source}: {why}; deletes are heard {}, moves {}, within {}",
+                promises.deletes, promises.moves, promises.latency
+            );
+            if kind == Flavour::ActiveDirectory && !sees_deleted {
+                let hint = "give the account list and read rights on CN=Deleted Objects (docs/active-directory.md), then: homeward check";
+                report.add(State::Doubt, "source", text, hint)?;
+            } else {
+                report.fine("source", text)?;
+            }
         }
-        Err(problem @ NoSource::NoSync) => report.add(State::Fail, "source", problem.to_string(), &problem.hint().0)?,
-        Err(problem @ NoSource::NotServed(_)) => {
+        Err(problem) => {
             report.add(State::Fail, "source", problem.to_string(), &problem.hint().0)?;
-            return Ok(Domains::new());
+            if matches!(problem, NoSource::NotServed(_)) {
+                return Ok(Domains::new());
+            }
         }
     }
     if lookup::readable(&mut ldap, &config.base).await? {
@@ -211,7 +225,7 @@ async fn directory(report: &mut Report<'_>, mut ldap: Ldap, endpoint: Endpoint) 
 
 async fn rights(report: &mut Report<'_>, ldap: &mut Ldap, root: &RootDse) -> Result<(), CliError> {
     let base = report.c.config.directory.base.clone();
-    match lookup::own_entry(ldap).await? {
+    match lookup::own_entry(ldap, &report.c.config.directory.bind).await? {
         Some(own) if own.readable => report.fine("account", own.dn)?,
         Some(own) => {
             let hint = "give it read rights on itself: it is how lost rights are told from an empty directory";

@@ -499,10 +499,13 @@ fn build(file: &File, path: &Path, password: Option<SecretString>, warnings: Vec
                 FlavourSetting::Auto => None,
                 FlavourSetting::OpenLdap => Some(Flavour::OpenLdap),
                 FlavourSetting::Generic => Some(Flavour::Generic),
+                FlavourSetting::ActiveDirectory => Some(Flavour::ActiveDirectory),
             },
             source: match directory.source {
                 SourceSetting::Auto => None,
                 SourceSetting::Syncrepl => Some(SourceKind::Syncrepl),
+                SourceSetting::DirSync => Some(SourceKind::DirSync),
+                SourceSetting::Usn => Some(SourceKind::Usn),
             },
             filter: (directory.filter != "auto").then(|| directory.filter.clone()),
             bind: match directory.bind {

@@ -93,6 +93,8 @@ pub enum FlavourSetting {
     Auto,
     OpenLdap,
     Generic,
+    #[serde(rename = "active-directory")]
+    ActiveDirectory,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -101,6 +103,9 @@ pub enum SourceSetting {
     #[default]
     Auto,
     Syncrepl,
+    #[serde(rename = "dirsync")]
+    DirSync,
+    Usn,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]

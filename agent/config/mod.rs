@@ -204,6 +204,9 @@ pub enum Flavour {
 #[serde(rename_all = "kebab-case")]
 pub enum SourceKind {
     Syncrepl,
+    #[serde(rename = "dirsync")]
+    DirSync,
+    Usn,
 }
 
 impl Flavour {
@@ -235,6 +238,8 @@ impl SourceKind {
     pub fn as_str(self) -> &'static str {
         match self {
             SourceKind::Syncrepl => "syncrepl",
+            SourceKind::DirSync => "dirsync",
+            SourceKind::Usn => "usn",
         }
     }
 }

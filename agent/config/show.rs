@@ -56,11 +56,14 @@ impl Config {
                 flavour: match directory.flavour {
                     Some(Flavour::OpenLdap) => FlavourSetting::OpenLdap,
                     Some(Flavour::Generic) => FlavourSetting::Generic,
+                    Some(Flavour::ActiveDirectory) => FlavourSetting::ActiveDirectory,
                     // The others come with later versions: no file can name them yet.
-                    Some(Flavour::ActiveDirectory | Flavour::Ds389 | Flavour::FreeIpa) | None => FlavourSetting::Auto,
+                    Some(Flavour::Ds389 | Flavour::FreeIpa) | None => FlavourSetting::Auto,
                 },
                 source: match directory.source {
                     Some(SourceKind::Syncrepl) => SourceSetting::Syncrepl,
+                    Some(SourceKind::DirSync) => SourceSetting::DirSync,
+                    Some(SourceKind::Usn) => SourceSetting::Usn,
                     None => SourceSetting::Auto,
                 },
                 filter: directory.filter.clone().unwrap_or_else(|| "auto".into()),

@@ -4,9 +4,12 @@
 use super::Entry;
 use super::connect::contained;
 use super::key::KeyAttribute;
+use super::stream::controls::SHOW_DELETED;
+use crate::config::Bind;
 use crate::error::{Disposition, Hint};
 use crate::model::{UserKey, normalized_dn};
 use ldap3::asn1::{PL, StructureTag};
+use ldap3::controls::RawControl;
 use ldap3::{Ldap, LdapError, Scope, SearchOptions};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,6 +19,10 @@ pub const SEARCH_TIMEOUT: Duration = Duration::from_secs(30);
 const KEYS_IN_ONE_FILTER: usize = 50;
 const SAME_NAME_MAX: usize = 20;
 
+/// An extended operation that the server does not know is one.
+const PROTOCOL_ERROR: u32 = 2;
+/// MS-ADTS 6.1.1.4: the container of deleted entries, wherever it is.
+const DELETED_OBJECTS: &str = "18E2EA80684F11D2B9AA00C04F79F805";
 /// slapd's dnSubtreeMatch. By number: `ldap3` takes matching rules by number only.
 const DN_SUBTREE_MATCH: &str = "1.3.6.1.4.1.4203.666.4.9";
 
@@ -277,8 +284,22 @@ pub struct OwnEntry {
 }
 
 /// Asks for our own identity and reads its entry. Before a sweep it must still be readable: lost rights look like
-/// an empty directory.
-pub async fn own_entry(ldap: &mut Ldap) -> Result<Option<OwnEntry>, LookupError> {
+/// an empty directory. A server that does not say it (Active Directory answers with an account name, or not at all) is
+/// asked for the DN that we bound with.
+pub async fn own_entry(ldap: &mut Ldap, bind: &Bind) -> Result<Option<OwnEntry>, LookupError> {
+    let told = identity(ldap).await?;
+    let bound = match bind {
+        Bind::Simple { dn, .. } if told.is_none() && dn.contains('=') => Some(dn.clone()),
+        Bind::Simple { .. } | Bind::Anonymous | Bind::External => None,
+    };
+    match told.flatten().or(bound) {
+        Some(dn) => Ok(Some(OwnEntry { readable: readable(ldap, &dn).await?, dn })),
+        None => Ok(None),
+    }
+}
+
+/// The DN that the server takes us for; `Some(None)`: it takes us for nobody; `None`: it does not say, or not a DN.
+async fn identity(ldap: &mut Ldap) -> Result<Option<Option<String>>, LookupError> {
     let base = || "our own identity".to_owned();
     ldap.with_timeout(SEARCH_TIMEOUT);
     let (exop, result) = match contained(ldap.extended(ldap3::exop::WhoAmI)).await {
@@ -287,14 +308,29 @@ pub async fn own_entry(ldap: &mut Ldap) -> Result<Option<OwnEntry>, LookupError>
         Some(Err(_)) => return Err(LookupError::Lost { base: base() }),
         None => return Err(LookupError::Malformed { base: base() }),
     };
-    if result.rc != 0 {
-        return Err(LookupError::Refused { base: base(), code: result.rc, text: result.text });
+    match result.rc {
+        0 => {}
+        PROTOCOL_ERROR => return Ok(None),
+        code => return Err(LookupError::Refused { base: base(), code, text: result.text }),
     }
     let authzid =
         String::from_utf8(exop.val.unwrap_or_default()).map_err(|_| LookupError::Malformed { base: base() })?;
-    match authzid.strip_prefix("dn:").filter(|dn| !dn.is_empty()) {
-        Some(dn) => Ok(Some(OwnEntry { dn: dn.to_owned(), readable: readable(ldap, dn).await? })),
-        None => Ok(None),
+    Ok(match authzid.strip_prefix("dn:") {
+        Some(dn) => Some((!dn.is_empty()).then(|| dn.to_owned())),
+        None if authzid.is_empty() => Some(None),
+        None => None,
+    })
+}
+
+/// Whether the account sees what is left of deleted entries of a domain (MS-ADTS 3.1.1.5.5): the container that holds them.
+pub async fn sees_deleted(ldap: &mut Ldap, naming_context: &str) -> Result<bool, LookupError> {
+    ldap.with_controls(RawControl { ctype: SHOW_DELETED.into(), crit: true, val: None });
+    let container = format!("<WKGUID={DELETED_OBJECTS},{naming_context}>");
+    // Its name is shown to everybody; what it says of itself only to who may read it, and what lies in it.
+    match search(ldap, &container, Scope::Base, "(objectClass=*)", &["isDeleted"], 0).await {
+        Ok(found) => Ok(found.iter().any(|container| !container.values("isdeleted").is_empty())),
+        Err(LookupError::NoSuchObject { .. } | LookupError::Refused { code: 34 | 50, .. }) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

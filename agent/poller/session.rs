@@ -132,7 +132,8 @@ pub(super) async fn run(
                 return Err(SourceError::CursorAhead { url: url.to_owned(), text }.into());
             }
         }
-        (SourceKind::Syncrepl, None) => {}
+        // Domain controllers are asked by their source.
+        (SourceKind::Syncrepl, None) | (SourceKind::DirSync | SourceKind::Usn, _) => {}
     }
     let source = Source::start(world.source, &world.access, &world.search, cursor.as_ref()).await?;
     let why_full = match (&full, cursor) {

@@ -104,6 +104,7 @@ pub struct World {
     user_filter: Filter,
     lockout_matters: bool,
     sees_outside: bool,
+    sees_deleted: bool,
     /// Our own entry, if it lies in the naming context and can be read: it must stay so.
     pub own_entry: Option<String>,
 }
@@ -133,7 +134,8 @@ impl World {
             .to_owned();
         let schema = flavour::schema(ldap, &root).await?;
         let sees_outside = lookup::sees_outside(ldap, &base, &naming_context).await?;
-        let own_entry = lookup::own_entry(ldap).await?.filter(|own| own.readable).map(|own| own.dn);
+        let sees_deleted = flavour == Flavour::ActiveDirectory && lookup::sees_deleted(ldap, &naming_context).await?;
+        let own_entry = lookup::own_entry(ldap, &directory.bind).await?.filter(|own| own.readable).map(|own| own.dn);
         let own_entry = own_entry.filter(|dn| is_below_or_equal(&normalized_dn(dn), &normalized_dn(&naming_context)));
 
         let names = config.im.write_back.names(&profile.write_back);
@@ -172,6 +174,7 @@ impl World {
             user_filter: wanted.user_filter,
             lockout_matters: wanted.lockout_matters,
             sees_outside,
+            sees_deleted,
             own_entry,
         })
     }
@@ -220,18 +223,13 @@ impl World {
             found.into_iter().partition(|change| matches!(change, Change::Entry(entry) if self.contains(&entry.dn)));
         outside.extend(elsewhere.into_iter().filter_map(|change| match change {
             Change::Entry(entry) => Some((entry.dn.clone(), members(&entry))),
-            Change::Present(_) | Change::Removed { .. } | Change::Unreadable { .. } => None,
+            Change::Present(_) | Change::Removed { .. } | Change::Deleted(_) | Change::Unreadable { .. } => None,
         }));
         Ok(GroupsNow { followed, outside })
     }
 
     pub fn guarantees(&self) -> Guarantees {
-        let deletes = if self.sees_outside {
-            "at once"
-        } else {
-            "at once, told as left-scope: the account does not see outside the base"
-        };
-        Guarantees { deletes: deletes.into(), moves: "at once".into(), latency: "milliseconds".into() }
+        source::guarantees(self.source, self.sees_outside, self.sees_deleted)
     }
 }
 

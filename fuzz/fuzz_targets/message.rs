@@ -10,6 +10,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         if let Op::Entry(content) = message.op {
             let _ = message.entry(content, KeyAttribute::EntryUuid, None);
             let _ = message.entry(content, KeyAttribute::EntryUuid, Some(&["cn".to_owned()]));
+            let _ = message.keyless_entry(content, None);
         }
     }
 });

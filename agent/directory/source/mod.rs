@@ -4,22 +4,30 @@
 //! | kind of server | `auto` takes |
 //! |---|---|
 //! | openldap | `syncrepl`, where the database has the overlay syncprov |
+//! | active-directory | `dirsync`; `usn`, where the server does not offer it |
 
+mod dirsync;
+pub mod domain;
 pub mod scan;
 pub mod syncrepl;
+mod usn;
 
 use super::Entry;
 use super::flavour::{RootDse, SYNC_CONTROL};
+use super::stream::controls::DIRSYNC;
 use super::stream::{Access, StreamError};
 use crate::config::{Flavour, SourceKind};
 use crate::error::{Disposition, Hint};
 use crate::model::UserKey;
+use domain::{Domain, Way};
 use serde::{Deserialize, Serialize};
 use syncrepl::{SearchShape, Syncrepl};
 
 /// A way of hearing changes, under way. Dropped: given up.
 pub enum Source {
     Syncrepl(Box<Syncrepl>),
+    /// `dirsync` and `usn`.
+    Domain(Domain),
 }
 
 impl Source {
@@ -32,6 +40,8 @@ impl Source {
     ) -> Result<Source, SourceError> {
         match kind {
             SourceKind::Syncrepl => Syncrepl::start(access, shape, cursor).await.map(Box::new).map(Source::Syncrepl),
+            SourceKind::DirSync => Domain::start(Way::DirSync, access, shape, cursor).await.map(Source::Domain),
+            SourceKind::Usn => Domain::start(Way::Usn, access, shape, cursor).await.map(Source::Domain),
         }
     }
 
@@ -39,6 +49,7 @@ impl Source {
     pub fn resumed(&self) -> bool {
         match self {
             Source::Syncrepl(source) => source.resumed(),
+            Source::Domain(source) => source.resumed(),
         }
     }
 
@@ -46,6 +57,7 @@ impl Source {
     pub async fn next(&mut self) -> Result<Batch, SourceError> {
         match self {
             Source::Syncrepl(source) => source.next().await,
+            Source::Domain(source) => source.next().await,
         }
     }
 }
@@ -57,16 +69,43 @@ pub fn choose(
     flavour: Flavour,
     root: &RootDse,
 ) -> Result<(SourceKind, &'static str), NoSource> {
-    let wanted = configured.unwrap_or(SourceKind::Syncrepl);
-    match (flavour, wanted) {
+    let best = match flavour {
+        Flavour::ActiveDirectory if root.supports(DIRSYNC) => SourceKind::DirSync,
+        Flavour::ActiveDirectory => SourceKind::Usn,
+        Flavour::OpenLdap | Flavour::Ds389 | Flavour::FreeIpa | Flavour::Generic => SourceKind::Syncrepl,
+    };
+    match (flavour, configured.unwrap_or(best)) {
         (Flavour::OpenLdap, SourceKind::Syncrepl) if root.supports(SYNC_CONTROL) => {
             Ok((SourceKind::Syncrepl, "it offers content synchronization (RFC 4533)"))
         }
         (Flavour::OpenLdap, SourceKind::Syncrepl) => Err(NoSource::NoSync),
-        (Flavour::ActiveDirectory | Flavour::Ds389 | Flavour::FreeIpa | Flavour::Generic, SourceKind::Syncrepl) => {
-            Err(NoSource::NotServed(flavour))
+        (Flavour::ActiveDirectory, SourceKind::DirSync) if root.supports(DIRSYNC) => {
+            Ok((SourceKind::DirSync, "it offers the DirSync control"))
         }
+        (Flavour::ActiveDirectory, SourceKind::DirSync) => Err(NoSource::NoDirSync),
+        (Flavour::ActiveDirectory, SourceKind::Usn) => Ok((SourceKind::Usn, "it numbers its changes")),
+        (Flavour::ActiveDirectory, SourceKind::Syncrepl) => Err(NoSource::NotAd),
+        (Flavour::OpenLdap, SourceKind::DirSync | SourceKind::Usn) => Err(NoSource::OnlyAd),
+        (
+            Flavour::Ds389 | Flavour::FreeIpa | Flavour::Generic,
+            SourceKind::Syncrepl | SourceKind::DirSync | SourceKind::Usn,
+        ) => Err(NoSource::NotServed(flavour)),
     }
+}
+
+/// What a source promises to an account that sees beyond the base, and what is left of deleted entries.
+pub fn guarantees(kind: SourceKind, sees_outside: bool, sees_deleted: bool) -> Guarantees {
+    let (deletes, latency) = match kind {
+        SourceKind::Syncrepl if sees_outside => ("at once", "milliseconds"),
+        SourceKind::Syncrepl => {
+            ("at once, told as left-scope: the account does not see outside the base", "milliseconds")
+        }
+        SourceKind::DirSync | SourceKind::Usn if sees_deleted => ("at once", "one second at most"),
+        SourceKind::DirSync | SourceKind::Usn => {
+            ("by sweep only: the account may not read CN=Deleted Objects", "one second at most")
+        }
+    };
+    Guarantees { deletes: deletes.into(), moves: "at once".into(), latency: latency.into() }
 }
 
 /// Why a server's changes cannot be heard.
@@ -74,6 +113,12 @@ pub fn choose(
 pub enum NoSource {
     #[error("the server does not offer syncrepl (RFC 4533)")]
     NoSync,
+    #[error("the server does not offer the DirSync control")]
+    NoDirSync,
+    #[error("Active Directory does not offer syncrepl (RFC 4533)")]
+    NotAd,
+    #[error("dirsync and usn are of Active Directory alone")]
+    OnlyAd,
     #[error("directories of the kind {0} come with a later version")]
     NotServed(Flavour),
 }
@@ -84,8 +129,10 @@ impl NoSource {
             NoSource::NoSync => {
                 "load the overlay on the database (moduleload syncprov, overlay syncprov; cn=config: olcOverlay=syncprov), then: homeward check".into()
             }
+            NoSource::NoDirSync => "set [directory] source = \"usn\", then: homeward check".into(),
+            NoSource::NotAd | NoSource::OnlyAd => "set [directory] source = \"auto\", then: homeward check".into(),
             NoSource::NotServed(_) => {
-                "this version serves OpenLDAP; if it is one, set [directory] flavour = \"openldap\", then: homeward check".into()
+                "this version serves OpenLDAP and Active Directory; if it is one, set [directory] flavour = \"openldap\", then: homeward check".into()
             }
         })
     }
@@ -111,6 +158,8 @@ pub enum Change {
     Present(Vec<UserKey>),
     /// The server says it no longer is in what we search: deleted, or moved away (then `dn` is the new one, where told).
     Removed { key: UserKey, dn: Option<String> },
+    /// The server shows what is left of it: it was deleted, and nothing else.
+    Deleted(UserKey),
     /// An entry or control that could not be read. Never ends the stream.
     Unreadable { key: Option<UserKey>, dn: Option<String>, problem: String },
 }
@@ -173,6 +222,8 @@ pub enum SourceError {
     /// cursor and tries again; only after a limit it starts without.
     #[error("{url} is behind our cursor: it knows less than it told us before{}", because(text))]
     CursorAhead { url: String, text: String },
+    #[error("{url} does not tell of itself and of {base} what a domain controller tells")]
+    NotADomain { url: String, base: String },
     #[error("{url} ended a search that was to stay open")]
     Ended { url: String },
 }
@@ -188,6 +239,7 @@ impl SourceError {
             SourceError::RefreshRequired { .. } | SourceError::CursorAhead { .. } | SourceError::Ended { .. } => {
                 Disposition::Retry
             }
+            SourceError::NotADomain { .. } => Disposition::Hold,
         }
     }
 
@@ -197,6 +249,9 @@ impl SourceError {
             SourceError::RefreshRequired { .. } => "everything is read again by itself; see: homeward status".into(),
             SourceError::CursorAhead { .. } => {
                 "the server crashed or was restored from a backup; any write to it ends this, else everything is read again by itself; see: homeward status".into()
+            }
+            SourceError::NotADomain { .. } => {
+                "name a domain controller in [directory] url, and in base its domain or a part of it; the account must be able to read the configuration partition; then: homeward check".into()
             }
             SourceError::Ended { .. } => "it is tried again; if it stays, look at the server's log, then: homeward check".into(),
         })
@@ -213,8 +268,21 @@ mod tests {
         let with = RootDse { supported_controls: vec![SYNC_CONTROL.into()], ..RootDse::default() };
         assert_eq!(choose(None, Flavour::OpenLdap, &with).unwrap().0, SourceKind::Syncrepl);
         assert_eq!(choose(Some(SourceKind::Syncrepl), Flavour::OpenLdap, &without), Err(NoSource::NoSync));
-        for flavour in [Flavour::ActiveDirectory, Flavour::Ds389, Flavour::FreeIpa, Flavour::Generic] {
+        assert_eq!(choose(Some(SourceKind::DirSync), Flavour::OpenLdap, &with), Err(NoSource::OnlyAd));
+        for flavour in [Flavour::Ds389, Flavour::FreeIpa, Flavour::Generic] {
             assert_eq!(choose(None, flavour, &with), Err(NoSource::NotServed(flavour)));
         }
+    }
+
+    #[test]
+    fn active_directory_is_heard_by_dirsync_where_it_offers_that_and_else_by_its_numbers() {
+        let without = RootDse::default();
+        let with = RootDse { supported_controls: vec![DIRSYNC.into()], ..RootDse::default() };
+        let chosen = |configured, root| choose(configured, Flavour::ActiveDirectory, root).map(|(kind, _)| kind);
+        assert_eq!(chosen(None, &with), Ok(SourceKind::DirSync));
+        assert_eq!(chosen(None, &without), Ok(SourceKind::Usn));
+        assert_eq!(chosen(Some(SourceKind::Usn), &with), Ok(SourceKind::Usn));
+        assert_eq!(chosen(Some(SourceKind::DirSync), &without), Err(NoSource::NoDirSync));
+        assert_eq!(chosen(Some(SourceKind::Syncrepl), &with), Err(NoSource::NotAd));
     }
 }

@@ -10,7 +10,9 @@ pub mod frame;
 pub mod message;
 
 pub use connection::{Access, Connection, Dialogue, Heard, Patience, Results};
-pub use message::{Control, Done, Notice, Scope, Search, State, SyncDone, SyncInfo, SyncRequest, SyncState, Unreadable};
+pub use message::{
+    Control, Done, Notice, Scope, Search, State, SyncDone, SyncInfo, SyncRequest, SyncState, Unreadable,
+};
 
 use super::connect::ConnectError;
 use crate::error::{Disposition, Hint};
