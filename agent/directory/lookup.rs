@@ -4,6 +4,7 @@
 use super::Entry;
 use super::connect::contained;
 use super::key::KeyAttribute;
+use super::range;
 use super::stream::controls::SHOW_DELETED;
 use crate::config::Bind;
 use crate::error::{Disposition, Hint};
@@ -124,6 +125,45 @@ async fn search_some(
     attributes: &[&str],
     limit: usize,
 ) -> Result<(Vec<Found>, bool), LookupError> {
+    let (mut entries, complete) = search_parts(ldap, base, scope, filter, attributes, limit).await?;
+    for entry in &mut entries {
+        complete_values(ldap, entry).await?;
+    }
+    Ok((entries, complete))
+}
+
+/// Asks for the values that the server left out of an entry (`range`).
+async fn complete_values(ldap: &mut Ldap, entry: &mut Found) -> Result<(), LookupError> {
+    let malformed = || LookupError::Malformed { base: entry.dn.clone() };
+    let mut attributes: Vec<(String, Vec<Vec<u8>>)> = match entry.attributes.keys().any(|name| name.contains(';')) {
+        true => std::mem::take(&mut entry.attributes).into_iter().collect(),
+        false => return Ok(()),
+    };
+    while let Some((attribute, from)) =
+        range::next_of(attributes.iter().map(|(name, _)| name.as_str())).map_err(|_| malformed())?
+    {
+        if from > range::VALUES_MAX {
+            return Err(LookupError::TooMany { base: entry.dn.clone(), limit: range::VALUES_MAX as usize });
+        }
+        let wanted = range::from(&attribute, from);
+        let more = search_parts(ldap, &entry.dn, Scope::Base, "(objectClass=*)", &[&wanted], 0).await?.0;
+        let more = more.into_iter().next().map(|more| more.attributes.into_iter().collect()).unwrap_or_default();
+        if !range::append(&mut attributes, &attribute, more) {
+            return Err(malformed());
+        }
+    }
+    entry.attributes = attributes.into_iter().collect();
+    Ok(())
+}
+
+async fn search_parts(
+    ldap: &mut Ldap,
+    base: &str,
+    scope: Scope,
+    filter: &str,
+    attributes: &[&str],
+    limit: usize,
+) -> Result<(Vec<Found>, bool), LookupError> {
     let base_text = || base.to_owned();
     ldap.with_search_options(SearchOptions::new().sizelimit(limit as i32));
     let reading = async {
@@ -166,7 +206,11 @@ fn found(tag: StructureTag) -> Option<Found> {
     for attribute in constructed(parts.next()?)? {
         let mut parts = constructed(attribute)?.into_iter();
         let description = text(parts.next()?)?;
-        let name = description.split(';').next().unwrap_or_default().to_ascii_lowercase();
+        let name = match range::is_unfinished(description.as_bytes()) {
+            true => description.as_str(),
+            false => description.split(';').next().unwrap_or_default(),
+        };
+        let name = name.to_ascii_lowercase();
         let values: Option<Vec<_>> = constructed(parts.next()?)?.into_iter().map(octets).collect();
         attributes.entry(name).or_default().extend(values?);
     }

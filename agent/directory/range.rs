@@ -2,6 +2,9 @@
 //! and leaves the rest to be asked for (MS-ADTS 3.1.1.3.1.3.3). Whoever took the first part for all of them would conclude
 //! that the others left the group. Nothing here talks to a server.
 
+/// More values of one attribute are a mistake of the server.
+pub const VALUES_MAX: u64 = 5_000_000;
+
 const OPTION: &[u8] = b"range=";
 
 /// Whether an attribute description bears a range that is not the last: the last one ends in `-*`.

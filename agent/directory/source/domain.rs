@@ -12,11 +12,10 @@
 //! tombstone, which is proof. It never reconnects: an error ends it, the caller starts another from the cursor it stored.
 
 use super::dirsync::{self, Round};
-use super::scan::with_key;
+use super::scan::{complete, with_key};
 use super::syncrepl::{SearchShape, WIDEST_FILTER};
 use super::{Batch, Change, Cursor, Presence, SourceError, usn};
 use crate::directory::Entry;
-use crate::directory::range;
 use crate::directory::stream::ber::BerError;
 use crate::directory::stream::controls;
 use crate::directory::stream::{Access, Control, Dialogue, Done, Heard, Scope, Search, StreamError};
@@ -45,8 +44,6 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// Computers are accounts too (class user), and many, and change by themselves. Nobody gives them a home server.
 /// An entry of which not even the class may be read must not come either: "no computer" alone would be true of it.
 pub(super) const NO_COMPUTERS: &str = "(&(objectClass=*)(!(objectClass=computer)))";
-/// More values of one attribute are a mistake of the server.
-const VALUES_MAX: u64 = 5_000_000;
 
 /// How its changes are asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -260,7 +257,7 @@ impl Dc {
     pub async fn search(&mut self, search: &Search) -> Result<Found, SourceError> {
         let mut found = self.parts(search, b"").await?;
         for entry in &mut found.entries {
-            self.complete(entry).await?;
+            complete(&mut self.dialogue, entry).await?;
         }
         Ok(found)
     }
@@ -286,32 +283,13 @@ impl Dc {
         Ok(Found { entries, unreadable, done })
     }
 
-    async fn complete(&mut self, entry: &mut Entry) -> Result<(), SourceError> {
-        loop {
-            let next = range::next_of(entry.attributes.iter().map(|(name, _)| name.as_str()));
-            let Some((attribute, from)) = next.map_err(|_| self.malformed(BerError::BadNumber))? else { return Ok(()) };
-            if from > VALUES_MAX {
-                return Err(self.malformed(BerError::BadNumber));
-            }
-            let wanted = one(&format!("<GUID={}>", entry.key), &[&range::from(&attribute, from)], &[]);
-            let Some(more) = self.dialogue.read(&wanted).await? else {
-                // Gone meanwhile: that is told by itself. What is known must not count as all.
-                entry.attributes.retain(|(name, _)| name.split(';').next() != Some(attribute.as_str()));
-                return Ok(());
-            };
-            if !range::append(&mut entry.attributes, &attribute, more.attributes) {
-                return Err(self.malformed(BerError::Missing));
-            }
-        }
-    }
-
     /// One page of a search: what is in it, and where the next begins; `None`: it was the last.
     pub async fn page(&mut self, search: &Search, from: &[u8]) -> Result<(Found, Option<Vec<u8>>), SourceError> {
         let paged = Search { page: Some(self.page), ..search.clone() };
         let mut found = self.parts(&paged, from).await?;
         let next = self.dialogue.next_page();
         for entry in &mut found.entries {
-            self.complete(entry).await?;
+            complete(&mut self.dialogue, entry).await?;
         }
         Ok((found, next))
     }
