@@ -4,6 +4,7 @@ use homeward::model::Standing;
 use homeward::store::{enablement, open};
 use std::collections::BTreeMap;
 
+use super::samba::{self, Samba};
 use super::slapd::{AGENT_DN, AGENT_PASSWORD, SUFFIX, Slapd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -39,6 +40,11 @@ pub struct Agent {
     mode: String,
     base: String,
     homes: Vec<u32>,
+    /// DN and password.
+    account: (String, String),
+    /// Where the home server objects are; empty: there are none.
+    servers: String,
+    tls: String,
     directory: String,
     extra: String,
     state: Option<PathBuf>,
@@ -59,6 +65,9 @@ impl Agent {
             mode: "enforce".into(),
             base: SUFFIX.into(),
             homes: vec![1000, 1000, 1000],
+            account: (AGENT_DN.into(), AGENT_PASSWORD.into()),
+            servers: String::new(),
+            tls: String::new(),
             directory: String::new(),
             extra: String::new(),
             state: None,
@@ -67,6 +76,22 @@ impl Agent {
         };
         agent.write();
         agent
+    }
+
+    /// Over LDAPS, with the least rights, for the users below `base`; the homes are the servers of the fixture.
+    pub fn of_samba(samba: &Samba, base: &str) -> Agent {
+        let mut agent = Agent::at(&samba.ldaps_url()).base(base).account(samba::AGENT_DN, samba::AGENT_PASSWORD);
+        agent.tls = format!("tls = {{ ca_file = \"{}\" }}\n", samba.ca_file().display());
+        agent.servers = samba::SERVERS.into();
+        agent.write();
+        agent
+    }
+
+    /// Who binds.
+    pub fn account(mut self, dn: &str, password: &str) -> Agent {
+        self.account = (dn.into(), password.into());
+        self.write();
+        self
     }
 
     pub fn mode(mut self, mode: &str) -> Agent {
@@ -129,25 +154,31 @@ impl Agent {
     }
 
     fn write(&self) {
-        std::fs::write(self.dir.path().join("password"), AGENT_PASSWORD).unwrap();
+        let (bind_dn, password) = &self.account;
+        std::fs::write(self.dir.path().join("password"), password).unwrap();
         use std::os::unix::fs::PermissionsExt;
         std::fs::set_permissions(self.dir.path().join("password"), std::fs::Permissions::from_mode(0o600)).unwrap();
         let homes: String = (1..)
             .zip(&self.homes)
             .map(|(n, capacity)| {
-                format!("[[home]]\nid = \"im{n}\"\nhost = \"im{n}.example.com\"\ncapacity = {capacity}\n\n")
+                let dn = match self.servers.as_str() {
+                    "" => String::new(),
+                    servers => format!("dn = \"CN=im{n},{servers}\"\n"),
+                };
+                format!("[[home]]\nid = \"im{n}\"\nhost = \"im{n}.example.com\"\ncapacity = {capacity}\n{dn}\n")
             })
             .collect();
         let im =
             if self.extra.contains("[im]") { "" } else { "[im]\ndomain = \"im.example.com\"\nmail_wait = \"0s\"\n" };
         let dns = if self.extra.contains("[dns]") { "" } else { "[dns]\nservers = [\"127.0.0.1:9\"]\n" };
         let text = format!(
-            "[agent]\nstate_dir = \"{}\"\nmode = \"{}\"\n\n[directory]\nurl = \"{}\"\nbase = \"{}\"\nbind_dn = \"{AGENT_DN}\"\n\
-             bind_password_file = \"password\"\n{}\n\n{homes}{im}{dns}{}",
+            "[agent]\nstate_dir = \"{}\"\nmode = \"{}\"\n\n[directory]\nurl = \"{}\"\nbase = \"{}\"\nbind_dn = \"{bind_dn}\"\n\
+             bind_password_file = \"password\"\n{}{}\n\n{homes}{im}{dns}{}",
             self.state_dir().display(),
             self.mode,
             self.url,
             self.base,
+            self.tls,
             self.directory,
             self.extra
         );
@@ -284,7 +315,10 @@ impl Agent {
     /// Everybody's standing, by login.
     pub fn standings(&self) -> BTreeMap<String, Standing> {
         let everybody = enablement::standings_after(&self.store(), 0, 1_000_000).unwrap();
-        let login = |standing: &Standing| standing.record.text("uid").unwrap_or_default().to_owned();
+        let login = |standing: &Standing| {
+            let record = &standing.record;
+            record.text("uid").or(record.text("samaccountname")).unwrap_or_default().to_owned()
+        };
         everybody.into_iter().map(|(_, standing)| (login(&standing), standing)).collect()
     }
 

@@ -1,0 +1,279 @@
+//! The whole agent on a real Active Directory domain controller (Samba), with the rights of `grant.py` and no others.
+
+// Only decide/ is without a clock.
+#![allow(clippy::disallowed_methods)]
+
+mod support;
+
+use std::sync::OnceLock;
+use std::time::Instant;
+use support::agent::Agent;
+use support::dns::Nsd;
+use support::samba::{Model, PLAIN_DN, PLAIN_PASSWORD, SERVERS, SUFFIX, Samba, shared};
+
+/// example.com has no SRV record, chat.example has one.
+fn dns() -> &'static Nsd {
+    static DNS: OnceLock<Nsd> = OnceLock::new();
+    DNS.get_or_init(|| Nsd::start(&[("example.com", ""), ("chat.example", "_rvp._tcp SRV 0 0 80 im.chat.example.\n")]))
+}
+
+fn asking() -> String {
+    format!("[dns]\nservers = [\"{}\"]\n", dns().address())
+}
+
+/// The four values of a user, by the names of the attributes; `None`: not set.
+fn values(samba: &Samba, dn: &str) -> [Option<String>; 4] {
+    ["msExchIMAddress", "msExchIMMetaPhysicalURL", "msExchIMPhysicalURL", "msExchIMVirtualServer"]
+        .map(|attribute| samba.value(dn, attribute))
+}
+
+fn is_enabled(samba: &Samba, dn: &str) -> bool {
+    values(samba, dn).iter().all(Option::is_some)
+}
+
+fn is_cleared(samba: &Samba, dn: &str) -> bool {
+    values(samba, dn).iter().all(Option::is_none)
+}
+
+fn started(samba: &Samba, base: &str, extra: &str) -> Agent {
+    let mut agent = Agent::of_samba(samba, base).extra(asking() + extra);
+    agent.start();
+    agent.wait_for("the first pass", |agent| agent.log().contains("source.refreshed"));
+    agent
+}
+
+fn enabled(agent: &Agent, samba: &Samba, dn: &str) {
+    agent.wait_for(dn, |_| is_enabled(samba, dn));
+}
+
+fn cleared(agent: &Agent, samba: &Samba, dn: &str) {
+    agent.wait_for(dn, |_| is_cleared(samba, dn));
+}
+
+/// Kinds of outcomes told of a user so far, in order.
+fn told(agent: &Agent, login: &str) -> Vec<String> {
+    agent.outcomes().into_iter().filter(|(_, of)| of == login).map(|(kind, _)| kind).collect()
+}
+
+#[test]
+fn an_account_is_enabled_at_a_home_server_object_and_nothing_is_left_to_do() {
+    let samba = shared();
+    let ou = samba.ou("e2e-enable");
+    let early = samba.user("e2e-early", &ou, "");
+    let agent = started(samba, &ou, "");
+    enabled(&agent, samba, &early);
+    let ann = samba.user("e2e-ann", &ou, "");
+    enabled(&agent, samba, &ann);
+    let [address, url, home_url, server] = values(samba, &ann).map(Option::unwrap);
+    assert_eq!(address, "e2e-ann@im.example.com");
+    assert_eq!(url, "http://im.example.com/instmsg/aliases/e2e-ann");
+    let id = server.strip_prefix("CN=").and_then(|rest| rest.strip_suffix(&format!(",{SERVERS}"))).unwrap();
+    assert_eq!(home_url, format!("http://{id}.example.com/instmsg/local/im.example.com/instmsg/aliases/e2e-ann"));
+    agent.wait_for("quiet", Agent::is_quiet);
+    // The echo of our own writes is no work, and the plan is empty.
+    let usn = samba.value(&ann, "uSNChanged");
+    let plan: serde_json::Value = serde_json::from_str(&agent.say(&["plan", "--json"])).unwrap();
+    assert_eq!(plan["changes"].as_array().map(Vec::len), Some(0), "{plan}");
+    assert_eq!(samba.value(&ann, "uSNChanged"), usn);
+    assert_eq!(told(&agent, "e2e-ann"), ["enabled"]);
+}
+
+#[test]
+fn who_leaves_the_base_or_is_disabled_is_released_and_comes_back_to_the_same_place() {
+    let samba = shared();
+    for source in ["dirsync", "usn"] {
+        let (ou, elsewhere) = (samba.ou(&format!("e2e-leave-{source}")), samba.ou(&format!("e2e-out-{source}")));
+        let inner = format!("OU=inner,{ou}");
+        samba.modify(&format!("dn: {inner}\nchangetype: add\nobjectClass: organizationalUnit\n"));
+        let name = format!("e2e-leaves-{source}");
+        let ann = samba.user(&name, &inner, "");
+        let mut agent = Agent::of_samba(samba, &ou).directory(&format!("source = \"{source}\"\n")).extra(asking());
+        agent.start();
+        enabled(&agent, samba, &ann);
+        let before = values(samba, &ann);
+
+        samba.replace(&ann, "userAccountControl", "546");
+        cleared(&agent, samba, &ann);
+        samba.replace(&ann, "userAccountControl", "544");
+        enabled(&agent, samba, &ann);
+        assert_eq!(values(samba, &ann), before, "the same address and home");
+
+        let (moved, rdn) = (format!("CN={name},{elsewhere}"), format!("CN={name}"));
+        samba.rename(&ann, &rdn, Some(&elsewhere));
+        // Outside the container of the agent's rights everything is still readable, and here writable too.
+        agent.wait_for("the release", |agent| told(agent, &name).ends_with(&["disabled".into()]));
+        samba.rename(&moved, &rdn, Some(&inner));
+        agent.wait_for("the return", |agent| agent.count("enabled") == 1);
+        enabled(&agent, samba, &ann);
+        assert_eq!(values(samba, &ann), before);
+
+        // A renamed container takes its users along, and nobody is released or written to.
+        let outcomes = told(&agent, &name).len();
+        samba.rename(&inner, "OU=renamed", None);
+        let renamed = format!("CN={name},OU=renamed,{ou}");
+        agent.wait_for("the new DN", |agent| agent.standing(&name).record.dn == renamed);
+        agent.wait_for("quiet", Agent::is_quiet);
+        assert_eq!((told(&agent, &name).len(), values(samba, &renamed)), (outcomes, before.clone()));
+
+        // Out of the base with its container, and deleted.
+        samba.rename(&format!("OU=renamed,{ou}"), "OU=renamed", Some(&elsewhere));
+        agent.wait_for("the release", |agent| agent.count("enabled") == 0);
+        samba.rename(&format!("OU=renamed,{elsewhere}"), "OU=renamed", Some(&ou));
+        agent.wait_for("the return", |agent| agent.count("enabled") == 1);
+        let events = agent.say(&["events", "--feed", "users"]);
+        let last: serde_json::Value = serde_json::from_str(events.lines().last().unwrap()).unwrap();
+        samba.delete(&renamed);
+        agent.wait_for("the delete", |agent| agent.count("enabled") == 0);
+        let events = agent.say(&["events", "--feed", "users", "--after", last["sequence"].as_str().unwrap()]);
+        assert!(events.contains("homeward.user.deleted.v1"), "a tombstone is proof: {events}");
+    }
+}
+
+#[test]
+fn what_happened_while_the_agent_or_the_domain_controller_was_dead_is_made_up_for() {
+    let samba = Samba::builder().start();
+    let ou = samba.ou("crash");
+    let (ann, bob) = (samba.user("ann", &ou, ""), samba.user("bob", &ou, ""));
+    let mut agent = started(&samba, &ou, "");
+    enabled(&agent, &samba, &ann);
+    enabled(&agent, &samba, &bob);
+    agent.wait_for("quiet", Agent::is_quiet);
+    agent.kill9();
+    samba.delete(&bob);
+    let cid = samba.user("cid", &ou, "");
+    samba.rename(&ann, "CN=anna", None);
+    agent.start();
+    enabled(&agent, &samba, &cid);
+    agent.wait_for("bob's end", |agent| agent.count("enabled") == 2);
+    agent.wait_for("the rename", |agent| agent.standing("ann").record.dn == format!("CN=anna,{ou}"));
+    assert_eq!(agent.log().matches("source.refresh_started").count(), 1, "it went on from its cursor");
+
+    samba.kill9();
+    agent.wait_for("the loss", |agent| agent.log().contains("source.lost"));
+    samba.launch();
+    let dan = samba.user("dan", &ou, "");
+    enabled(&agent, &samba, &dan);
+    assert!(is_enabled(&samba, &cid));
+    agent.wait_for("quiet", Agent::is_quiet);
+    assert_eq!(told(&agent, "cid"), ["enabled"]);
+}
+
+#[test]
+fn a_domain_controller_put_back_in_time_is_compared_whole_and_releases_nobody() {
+    let samba = Samba::builder().start();
+    let ou = samba.ou("rollback");
+    let ann = samba.user("ann", &ou, "");
+    let mut agent = started(&samba, &ou, "");
+    enabled(&agent, &samba, &ann);
+    agent.wait_for("quiet", Agent::is_quiet);
+    agent.stop();
+    samba.stop();
+    samba.save("before.tar");
+    samba.launch();
+    agent.start();
+    for n in 0..3 {
+        let user = samba.user(&format!("lost-{n}"), &ou, "");
+        enabled(&agent, &samba, &user);
+    }
+    agent.wait_for("quiet", Agent::is_quiet);
+    agent.stop();
+    samba.stop();
+    samba.put_back("before.tar");
+    samba.launch();
+    agent.start();
+    agent.wait_for("the reason", |agent| agent.log().contains("put back in time"));
+    let new = samba.user("new", &ou, "");
+    enabled(&agent, &samba, &new);
+    agent.wait_for("the lost users' end", |agent| agent.count("enabled") == 2);
+    assert_eq!(told(&agent, "ann"), ["enabled"]);
+}
+
+#[test]
+fn an_account_without_write_rights_makes_a_problem_of_each_user_and_says_what_it_cannot_see() {
+    let samba = shared();
+    let ou = samba.ou("e2e-plain");
+    let user = samba.user("e2e-plain-user", &ou, "");
+    let mut agent = Agent::of_samba(samba, &ou).account(PLAIN_DN, PLAIN_PASSWORD).extra(asking());
+    agent.start();
+    agent.wait_for("the problem", |agent| agent.count("problem") == 1);
+    assert!(is_cleared(samba, &user));
+    let status = agent.say(&["status"]);
+    assert!(status.contains("by sweep only"), "{status}");
+    let check = String::from_utf8_lossy(&agent.cli(&["check"]).stdout).into_owned();
+    assert!(check.contains("by sweep only") && check.contains("Deleted Objects"), "{check}");
+}
+
+#[test]
+fn check_finds_nothing_to_complain_about_with_the_rights_of_the_script() {
+    let samba = shared();
+    let ou = samba.ou("e2e-check");
+    samba.user("e2e-checked", &ou, "");
+    let agent = Agent::of_samba(samba, &ou).extra(asking());
+    let output = agent.cli(&["check"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("dirsync") && text.contains("deletes are heard at once"), "{text}");
+    assert!(!text.to_lowercase().contains("fail"), "{text}");
+}
+
+#[test]
+fn a_value_of_somebody_else_is_left_alone_and_a_name_that_the_syntax_refuses_is_a_problem_of_that_user() {
+    let samba = shared();
+    let ou = samba.ou("e2e-values");
+    let foreign = samba.user("e2e-foreign", &ou, "msExchIMAddress: somebody@else.example\n");
+    let under = samba.user("e2e_under", &ou, "");
+    let good = samba.user("e2e-good", &ou, "");
+    let agent = started(samba, &ou, "");
+    enabled(&agent, samba, &good);
+    agent.wait_for("both problems", |agent| agent.count("problem") == 2);
+    assert_eq!(values(samba, &foreign)[0].as_deref(), Some("somebody@else.example"));
+    assert_eq!(values(samba, &foreign)[1..], [None, None, None]);
+    assert!(is_cleared(samba, &under));
+    let problems = agent.say(&["problem", "list"]);
+    assert!(problems.contains("e2e_under") && problems.contains("e2e-foreign"), "{problems}");
+}
+
+#[test]
+fn groups_decide_and_groups_within_groups() {
+    let samba = shared();
+    let ou = samba.ou("e2e-groups");
+    let (ann, bob) = (samba.user("e2e-member", &ou, ""), samba.user("e2e-nested", &ou, ""));
+    let group = |name: &str, members: &str| {
+        samba.modify(&format!(
+            "dn: CN={name},{ou}\nchangetype: add\nobjectClass: group\nsAMAccountName: {name}\n{members}"
+        ));
+    };
+    group("e2e-inner", &format!("member: {bob}\n"));
+    group("e2e-staff", "");
+    let rule = format!(
+        "[[policy]]\nname = \"staff\"\nmatch = \"(memberOf=CN=e2e-staff,{ou})\"\nnested = true\naction = \"enable\"\n"
+    );
+    let agent = started(samba, &ou, &rule);
+    agent.wait_for("quiet", Agent::is_quiet);
+    assert!(is_cleared(samba, &ann) && is_cleared(samba, &bob));
+    let member = |verb: &str, dn: &str| {
+        samba.modify(&format!("dn: CN=e2e-staff,{ou}\nchangetype: modify\n{verb}: member\nmember: {dn}\n"));
+    };
+    member("add", &ann);
+    enabled(&agent, samba, &ann);
+    member("add", &format!("CN=e2e-inner,{ou}"));
+    enabled(&agent, samba, &bob);
+    member("delete", &ann);
+    cleared(&agent, samba, &ann);
+    assert!(is_enabled(samba, &bob));
+}
+
+/// Latency on a server of several processes, whose notifications come after seconds: `highestCommittedUSN` is what wakes.
+#[test]
+fn an_outcome_comes_soon_on_a_server_of_many_processes() {
+    let samba = Samba::builder().model(Model::Prefork).start();
+    let ou = samba.ou("latency");
+    let agent = started(&samba, &ou, "");
+    let mut took = Vec::new();
+    for n in 0..8 {
+        let user = samba.user(&format!("soon-{n}"), &ou, "");
+        let created = Instant::now();
+        enabled(&agent, &samba, &user);
+        took.push(created.elapsed().as_millis());
+    }
+    println!("from the account's creation to its last value, ms: {took:?}");
+}
