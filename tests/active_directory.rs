@@ -5,11 +5,12 @@
 
 mod support;
 
+use homeward::model::Timestamp;
 use std::sync::OnceLock;
 use std::time::Instant;
 use support::agent::Agent;
 use support::dns::Nsd;
-use support::samba::{Model, PLAIN_DN, PLAIN_PASSWORD, SERVERS, SUFFIX, Samba, shared};
+use support::samba::{Model, PLAIN_DN, PLAIN_PASSWORD, SERVERS, SUFFIX, Samba, shared, user};
 
 /// example.com has no SRV record, chat.example has one.
 fn dns() -> &'static Nsd {
@@ -172,8 +173,8 @@ fn a_domain_controller_put_back_in_time_is_compared_whole_and_releases_nobody() 
     samba.launch();
     agent.start();
     for n in 0..3 {
-        let user = samba.user(&format!("lost-{n}"), &ou, "");
-        enabled(&agent, &samba, &user);
+        let lost = samba.user(&format!("lost-{n}"), &ou, "");
+        enabled(&agent, &samba, &lost);
     }
     agent.wait_for("quiet", Agent::is_quiet);
     agent.stop();
@@ -260,6 +261,79 @@ fn groups_decide_and_groups_within_groups() {
     member("delete", &ann);
     cleared(&agent, samba, &ann);
     assert!(is_enabled(samba, &bob));
+}
+
+#[test]
+fn an_account_that_expires_is_released_when_the_moment_comes_though_nothing_changes() {
+    let samba = shared();
+    let ou = samba.ou("e2e-expires");
+    let user = samba.user("e2e-expiring", &ou, "");
+    let agent = started(samba, &ou, "");
+    enabled(&agent, samba, &user);
+    let in_seconds = Timestamp::now().0 / 1000 + 4;
+    samba.replace(&user, "accountExpires", &((in_seconds + 11_644_473_600) * 10_000_000).to_string());
+    cleared(&agent, samba, &user);
+    assert!(Timestamp::now().0 / 1000 >= in_seconds, "not before");
+    samba.replace(&user, "accountExpires", "0");
+    enabled(&agent, samba, &user);
+}
+
+#[test]
+fn a_renamed_ou_of_many_users_releases_nobody() {
+    let samba = shared();
+    let ou = samba.ou("e2e-mass");
+    let inner = format!("OU=before,{ou}");
+    samba.modify(&format!("dn: {inner}\nchangetype: add\nobjectClass: organizationalUnit\n"));
+    let users: String = (0..200).map(|n| user(&format!("e2e-mass-{n}"), &inner, "") + "\n").collect();
+    samba.modify(&users);
+    let agent = started(samba, &ou, "");
+    agent.wait_for("all of them", |agent| agent.count("enabled") == 200);
+    agent.wait_for("quiet", Agent::is_quiet);
+    let outcomes = agent.outcomes().len();
+    samba.rename(&inner, "OU=after", None);
+    let moved = format!(",OU=after,{ou}");
+    agent.wait_for("the new DNs", |agent| {
+        agent.standings().values().all(|standing| standing.record.dn.ends_with(&moved))
+    });
+    agent.wait_for("quiet", Agent::is_quiet);
+    assert_eq!((agent.count("enabled"), agent.outcomes().len()), (200, outcomes));
+}
+
+/// The manual procedure, step by step, with an account that is created as the manual says and nobody touching anything else.
+#[test]
+fn give_users_access_to_the_service() {
+    let samba = Samba::builder().start();
+    let agent = started(&samba, SUFFIX, "");
+    // 1 to 3: open the domain, and create an account; the e-mail address has no SRV record, or one.
+    for (name, mail) in [("alice", "alice@example.com"), ("bob", "Bob.B@chat.example")] {
+        samba.samba_tool(&["user", "create", name, "Secret-Pass1!", &format!("--mail-address={mail}")]);
+    }
+    let dn = |name: &str| format!("CN={name},CN=Users,{SUFFIX}");
+    // 4: with Integrated Windows authentication passwords need no reset. 5 to 8: a home server is chosen.
+    enabled(&agent, &samba, &dn("alice"));
+    enabled(&agent, &samba, &dn("bob"));
+    let server_of = |dn: &str| samba.value(dn, "msExchIMVirtualServer").unwrap();
+    let homes = [server_of(&dn("alice")), server_of(&dn("bob"))];
+    assert_ne!(homes[0], homes[1], "by load");
+    for home in &homes {
+        assert_eq!(samba.value(home, "msExchIMServerHostsUsers").as_deref(), Some("TRUE"));
+    }
+    // 9 and 10: without an SRV record the address is in the IM domain; with one it is the primary SMTP address.
+    let address = |name: &str| samba.value(&dn(name), "msExchIMAddress").unwrap();
+    assert_eq!(address("alice"), "alice@im.example.com");
+    assert_eq!(address("bob"), "bob.b@chat.example");
+    assert_eq!(
+        samba.value(&dn("bob"), "msExchIMMetaPhysicalURL").as_deref(),
+        Some("http://im.chat.example/instmsg/aliases/bob.b")
+    );
+    // 11: the task summary says the address that the user logs on with.
+    let summary =
+        |address: &str| agent.log().lines().any(|line| line.contains("user.enabled") && line.contains(address));
+    agent.wait_for("the task summaries", |_| summary("alice@im.example.com") && summary("bob.b@chat.example"));
+    // Administrator, Guest, krbtgt and computers are nobody's users; the agent's own account and the plain one are.
+    agent.wait_for("quiet", Agent::is_quiet);
+    let everybody: Vec<String> = agent.standings().into_keys().collect();
+    assert_eq!(everybody, ["alice", "bob", "homeward-agent", "plain"]);
 }
 
 /// Latency on a server of several processes, whose notifications come after seconds: `highestCommittedUSN` is what wakes.

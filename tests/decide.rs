@@ -61,6 +61,7 @@ fn world() -> World {
                 object_class: "homewardIMUser".into(),
                 password_date: "pwdchangedtime".into(),
                 created: "createtimestamp".into(),
+                expires: "accountexpires".into(),
             },
             im: ImPolicy {
                 profile: Profile::Exchange,
@@ -132,6 +133,22 @@ fn who_lives_well_stays() {
     let decision = decide(&standing, &world, NOW);
     assert_eq!(change_of(&decision.wanted), Change::Nothing);
     assert_eq!(decision.look_again_at, None);
+}
+
+#[test]
+fn an_account_that_expires_is_looked_at_again_when_the_moment_comes_and_is_released_then() {
+    let world = world();
+    let file_time = |at: Timestamp| ((at.0 + 11_644_473_600_000) * 10_000).to_string();
+    let until = |at: String| living(&world, &[("mail", "ann@with.example"), ("accountexpires", &at)], "im1");
+    let never = decide(&until("9223372036854775807".into()), &world, NOW);
+    assert_eq!((change_of(&never.wanted), never.look_again_at), (Change::Nothing, None));
+    let end = NOW.plus(Duration::from_secs(86_400));
+    let later = decide(&until(file_time(end)), &world, NOW);
+    assert_eq!((change_of(&later.wanted), later.look_again_at), (Change::Nothing, Some(end)));
+    let released = Wanted::Released { why: ReleaseReason::AccountDisabled };
+    assert_eq!(decide(&until(file_time(NOW)), &world, NOW).wanted, released, "from that moment on");
+    let expired = decide(&until(file_time(end)), &world, end);
+    assert_eq!((expired.wanted, expired.look_again_at), (released, None));
 }
 
 #[test]

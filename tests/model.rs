@@ -52,6 +52,7 @@ fn names() -> Names {
         object_class: "homewardIMUser".into(),
         password_date: "pwdchangedtime".into(),
         created: "createtimestamp".into(),
+        expires: String::new(),
     }
 }
 

@@ -50,6 +50,15 @@ pub fn explain(standing: &Standing, world: &World, now: Timestamp) -> (Decision,
 }
 
 fn judge(standing: &Standing, world: &World, now: Timestamp, trace: &mut Trace) -> Decision {
+    let mut decision = judge_now(standing, world, now, trace);
+    let expires_at = world.policy.expires_at(&standing.record).filter(|at| *at > now);
+    if standing.presence == Presence::Present && expires_at.is_some() {
+        decision.look_again_at = decision.look_again_at.into_iter().chain(expires_at).min();
+    }
+    decision
+}
+
+fn judge_now(standing: &Standing, world: &World, now: Timestamp, trace: &mut Trace) -> Decision {
     let policy = &world.policy;
     let record = &standing.record;
     let held = standing.holds();
@@ -100,7 +109,8 @@ fn judge(standing: &Standing, world: &World, now: Timestamp, trace: &mut Trace) 
     }
 
     // 2. Is the account alive, and which rule speaks?
-    let disabled = policy.is_disabled(record);
+    let expires_at = policy.expires_at(record);
+    let disabled = policy.is_disabled(record) || expires_at.is_some_and(|at| at <= now);
     trace.add(|| Step::Account { disabled });
     if disabled {
         decision.wanted = release_ours_or(ReleaseReason::AccountDisabled, AloneReason::AccountDisabled);

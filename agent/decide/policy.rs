@@ -13,7 +13,7 @@ pub const UNREADABLE: &str = "homeward;problem";
 #[derive(Clone, PartialEq, Debug)]
 pub struct Policy {
     pub rules: Vec<Rule>,
-    /// A disabled or expired account matches one of these.
+    /// A disabled account matches this.
     pub disabled: Option<Filter>,
     pub names: Names,
     pub im: ImPolicy,
@@ -45,6 +45,8 @@ pub struct Names {
     pub password_date: String,
     /// When the entry was created; generalizedTime.
     pub created: String,
+    /// When the account expires; empty: such servers have no such attribute.
+    pub expires: String,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -87,6 +89,11 @@ pub enum Verdict<'a> {
 }
 
 impl Policy {
+    /// From when on the account is of no use. No change of the entry tells that the moment came.
+    pub fn expires_at(&self, record: &UserRecord) -> Option<Timestamp> {
+        record.text(&self.names.expires).and_then(Timestamp::from_expiry)
+    }
+
     pub fn is_disabled(&self, record: &UserRecord) -> bool {
         self.disabled.as_ref().is_some_and(|filter| filter.evaluate(record) == Truth::True)
     }

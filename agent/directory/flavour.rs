@@ -132,6 +132,8 @@ pub struct FlavourProfile {
     /// The attribute and value that demand a new password at the next bind. `None`: not known for such servers.
     pub password_reset: Option<(&'static str, &'static str)>,
     pub created: &'static str,
+    /// When the account expires; empty: no such attribute.
+    pub expires: &'static str,
 }
 
 /// The profile of a flavour.
@@ -157,6 +159,7 @@ pub fn profile(flavour: Flavour) -> FlavourProfile {
         password_date: "pwdChangedTime",
         password_reset: Some(("pwdReset", "TRUE")),
         created: "createTimestamp",
+        expires: "",
     };
     match flavour {
         Flavour::OpenLdap => openldap,
@@ -197,6 +200,7 @@ pub fn profile(flavour: Flavour) -> FlavourProfile {
             password_date: "pwdLastSet",
             password_reset: Some(("pwdLastSet", "0")),
             created: "whenCreated",
+            expires: "accountExpires",
             ..openldap
         },
     }

@@ -50,6 +50,19 @@ impl Timestamp {
         std::time::Duration::from_millis(self.0.saturating_sub(earlier.0).max(0) as u64)
     }
 
+    /// The moment from which an account is of no use, as directories write it: generalizedTime, or 100 ns since 1601 as
+    /// Active Directory does (MS-ADA1 2.1, accountExpires). `None`: never, or not to be read.
+    pub fn from_expiry(text: &str) -> Option<Timestamp> {
+        const MS_FROM_1601_TO_1970: i64 = 11_644_473_600_000;
+        if let Some(at) = Timestamp::from_generalized_time(text).filter(|_| !text.bytes().all(|b| b.is_ascii_digit())) {
+            return Some(at);
+        }
+        match text.parse::<i64>() {
+            Ok(i64::MIN..=0 | i64::MAX) | Err(_) => None,
+            Ok(ticks) => Some(Timestamp(ticks / 10_000 - MS_FROM_1601_TO_1970)),
+        }
+    }
+
     /// LDAP generalizedTime (RFC 4517 3.3.13), as directories write it: `20260131115959Z`, fraction and offset allowed.
     pub fn from_generalized_time(text: &str) -> Option<Timestamp> {
         let bytes = text.as_bytes();
@@ -143,6 +156,16 @@ impl fmt::Display for Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_expiry_is_read_in_either_form_and_never_is_none() {
+        let day = Timestamp::from_generalized_time("20260131000000Z");
+        assert_eq!(Timestamp::from_expiry("20260131000000Z"), day);
+        assert_eq!(Timestamp::from_expiry("134142912000000000"), day);
+        for never in ["0", "9223372036854775807", "-1", "", "soon"] {
+            assert_eq!(Timestamp::from_expiry(never), None, "{never}");
+        }
+    }
 
     #[test]
     fn generalized_time_is_read_with_fraction_and_offset() {

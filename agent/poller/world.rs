@@ -286,6 +286,7 @@ impl Wanted {
             profile.password_date,
             profile.password_reset.map_or("", |(attribute, _)| attribute),
             profile.created,
+            profile.expires,
         ]
         .into_iter()
         .chain(own.extra.iter().map(String::as_str))

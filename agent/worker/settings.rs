@@ -32,6 +32,7 @@ impl Settings {
             object_class: write_back.object_class.clone(),
             password_date: lower(profile.password_date),
             created: lower(profile.created),
+            expires: lower(profile.expires),
         };
         let rules = config.policies.iter().filter_map(|rule| {
             // Checked when the configuration was read.
