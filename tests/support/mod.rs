@@ -14,6 +14,7 @@ pub mod dns;
 pub mod http;
 pub mod samba;
 pub mod slapd;
+pub mod windows;
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU16, Ordering};
