@@ -264,6 +264,36 @@ fn groups_decide_and_groups_within_groups() {
 }
 
 #[test]
+fn the_primary_group_and_the_rule_in_chain_decide_too() {
+    let samba = shared();
+    let ou = samba.ou("e2e-primary");
+    let user = samba.user("e2e-primary-user", &ou, "");
+    let group = |name: &str, members: &str| {
+        samba.modify(&format!(
+            "dn: CN={name},{ou}\nchangetype: add\nobjectClass: group\nsAMAccountName: {name}\n{members}\n"
+        ));
+        format!("CN={name},{ou}")
+    };
+    let inner = group("e2e-p-inner", "");
+    let outer = group("e2e-p-outer", &format!("member: {inner}"));
+    // Everybody's primary group at first is Domain Users; nobody is in its member list.
+    let rule = |matches: &str| format!("[[policy]]\nname = \"r\"\nmatch = \"{matches}\"\naction = \"enable\"\n");
+    {
+        let agent = started(samba, &ou, &rule(&format!("(memberOf=CN=Domain Users,CN=Users,{SUFFIX})")));
+        enabled(&agent, samba, &user);
+    }
+    samba.modify(&format!(
+        "dn: {user}\nchangetype: modify\ndelete: msExchIMAddress\n-\ndelete: msExchIMMetaPhysicalURL\n-\n\
+         delete: msExchIMPhysicalURL\n-\ndelete: msExchIMVirtualServer\n"
+    ));
+    let agent = started(samba, &ou, &rule(&format!("(memberOf:1.2.840.113556.1.4.1941:={outer})")));
+    agent.wait_for("quiet", Agent::is_quiet);
+    assert!(is_cleared(samba, &user));
+    samba.modify(&format!("dn: {inner}\nchangetype: modify\nadd: member\nmember: {user}\n"));
+    enabled(&agent, samba, &user);
+}
+
+#[test]
 fn an_account_that_expires_is_released_when_the_moment_comes_though_nothing_changes() {
     let samba = shared();
     let ou = samba.ou("e2e-expires");

@@ -5,7 +5,7 @@
 
 use super::Entry;
 use crate::model::{Attributes, UserKey, UserRecord, Value, is_below_or_equal, normalized_dn};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Values a record may hold. A group of ten thousand is fine; a user in ten thousand groups is a mistake.
 pub const RECORD_VALUES_MAX: usize = 10_000;
@@ -17,6 +17,8 @@ pub const RECORD_BYTES_MAX: usize = 4 << 20;
 pub const PROBLEM: &str = "homeward;problem";
 /// Groups whose member the user is. The directory's, or computed where the server has none.
 pub const MEMBER_OF: &str = "memberof";
+/// The number of the primary group (MS-ADA3 2.119).
+pub const PRIMARY_GROUP: &str = "primarygroupid";
 /// Groups, named by rules with `nested = true`, whose member the user is through other groups. Always computed.
 pub const MEMBER_OF_NESTED: &str = "memberof;nested";
 
@@ -95,6 +97,8 @@ pub struct Shape {
     record_attributes: Vec<String>,
     /// Of this attribute (lower case) no other value is carried.
     only_value: Option<(&'static str, &'static str)>,
+    /// Groups, as rules name them, by the number that `primaryGroupID` holds of one.
+    primary_groups: BTreeMap<String, String>,
     user_filter: Box<dyn Fn(&UserRecord) -> bool + Send>,
 }
 
@@ -110,8 +114,15 @@ impl Shape {
             .filter(|name| !is_secret(name))
             .map(|name| name.split(';').next().unwrap_or_default().to_ascii_lowercase())
             .collect();
-        let record_attributes = record_attributes.into_iter().collect();
-        Shape { base_norm: normalized_dn(base), record_attributes, only_value: None, user_filter }
+        let (record_attributes, primary_groups) = (record_attributes.into_iter().collect(), BTreeMap::new());
+        Shape { base_norm: normalized_dn(base), record_attributes, only_value: None, primary_groups, user_filter }
+    }
+
+    /// Active Directory leaves the primary group out of `memberOf`, and its members out of `member` (MS-ADA3 2.119): who has
+    /// one of these is its member all the same. `primaryGroupID` must be asked for.
+    pub fn primary_groups(mut self, groups: BTreeMap<String, String>) -> Shape {
+        self.primary_groups = groups;
+        self
     }
 
     /// Of `attribute` (lower case) no other value enters a record: one that also tells of lockouts would make every
@@ -227,6 +238,10 @@ fn record(shape: &Shape, entry: Entry) -> UserRecord {
             format!("{name} is {} octets long; an entry may have {RECORD_BYTES_MAX}", values.1)
         }));
     }
+    let primary = attributes.get(PRIMARY_GROUP).and_then(|values| shape.primary_groups.get(values.first()?.as_text()?));
+    if let Some(group) = primary.cloned() {
+        attributes.values_mut(MEMBER_OF.into()).push(Value::Text(group));
+    }
     let mut record = UserRecord { dn: entry.dn, attributes };
     record.set(PROBLEM, problems);
     record
@@ -320,6 +335,19 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!((of("0001"), of("20260101000000Z")), (Some("0001".into()), None));
+    }
+
+    #[test]
+    fn the_primary_group_is_a_membership_like_any_other() {
+        let shape = Shape::new("dc=x", ["memberOf", PRIMARY_GROUP], Box::new(|_| true))
+            .primary_groups(BTreeMap::from([("513".into(), "CN=Domain Users,CN=Users,DC=x".into())]));
+        let groups = |id: &str| {
+            let entry = entry("cn=a,dc=x", &[("memberof", &["CN=staff,DC=x"]), (PRIMARY_GROUP, &[id])]);
+            let Mapped::User { record, .. } = classify(&shape, entry).1 else { panic!("no user") };
+            record.values(MEMBER_OF).iter().map(|value| value.as_text().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(groups("513"), ["CN=staff,DC=x", "CN=Domain Users,CN=Users,DC=x"]);
+        assert_eq!(groups("514"), ["CN=staff,DC=x"]);
     }
 
     #[test]

@@ -366,6 +366,15 @@ async fn identity(ldap: &mut Ldap) -> Result<Option<Option<String>>, LookupError
     })
 }
 
+/// The number that `primaryGroupID` of its members holds (MS-ADTS 3.1.1.4.5.11). `None`: no such group, or it has none.
+pub async fn primary_group_token(ldap: &mut Ldap, group: &str) -> Result<Option<String>, LookupError> {
+    match search(ldap, group, Scope::Base, "(objectClass=*)", &["primaryGroupToken"], 0).await {
+        Ok(found) => Ok(found.first().and_then(|group| group.text("primarygrouptoken")).map(str::to_owned)),
+        Err(LookupError::NoSuchObject { .. } | LookupError::Refused { code: 34 | 50, .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Whether the account sees what is left of deleted entries of a domain (MS-ADTS 3.1.1.5.5): the container that holds them.
 pub async fn sees_deleted(ldap: &mut Ldap, naming_context: &str) -> Result<bool, LookupError> {
     ldap.with_controls(RawControl { ctype: SHOW_DELETED.into(), crit: true, val: None });

@@ -4,7 +4,7 @@
 use crate::config::{Config, Directory, Flavour, SourceKind, WriteBackNames};
 use crate::decide::filter::Filter;
 use crate::directory::connect::{self, ConnectError, Endpoint};
-use crate::directory::entry::{GROUPS, MEMBER_OF, Shape, is_secret, members};
+use crate::directory::entry::{GROUPS, MEMBER_OF, PRIMARY_GROUP, Shape, is_secret, members};
 use crate::directory::flavour::{self, FlavourProfile};
 use crate::directory::lookup::{self, LookupError};
 use crate::directory::source::scan::Scan;
@@ -100,6 +100,8 @@ pub struct World {
     /// How one sees what server it is, and why that source.
     pub why: String,
     pub profile: FlavourProfile,
+    /// As `Shape::primary_groups`.
+    primary_groups: BTreeMap<String, String>,
     records: BTreeSet<String>,
     user_filter: Filter,
     lockout_matters: bool,
@@ -149,6 +151,14 @@ impl World {
                 records.remove(MEMBER_OF);
             }
         }
+        let mut primary_groups = BTreeMap::new();
+        if flavour == Flavour::ActiveDirectory && groups.server_has_member_of {
+            for group in &wanted.named_groups {
+                primary_groups
+                    .extend(lookup::primary_group_token(ldap, group).await?.map(|token| (token, group.clone())));
+            }
+            records.extend((!primary_groups.is_empty()).then(|| PRIMARY_GROUP.to_owned()));
+        }
         let mut attributes: Vec<String> = records.iter().cloned().collect();
         if !groups.named.is_empty() {
             // Only then: a group may have a hundred thousand members.
@@ -170,6 +180,7 @@ impl World {
             source,
             why,
             profile: profile.clone(),
+            primary_groups,
             records,
             user_filter: wanted.user_filter,
             lockout_matters: wanted.lockout_matters,
@@ -183,7 +194,8 @@ impl World {
     pub fn shape(&self) -> Shape {
         let filter = self.user_filter.clone();
         let records = self.records.iter().map(String::as_str);
-        let shape = Shape::new(&self.search.base, records, Box::new(move |record| filter.matches(record)));
+        let shape = Shape::new(&self.search.base, records, Box::new(move |record| filter.matches(record)))
+            .primary_groups(self.primary_groups.clone());
         match self.profile.lockout {
             Some((attribute, value)) if !self.lockout_matters => shape.only_value(attribute, value),
             _ => shape,
