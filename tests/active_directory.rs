@@ -366,6 +366,38 @@ fn give_users_access_to_the_service() {
     assert_eq!(everybody, ["alice", "bob", "homeward-agent", "plain"]);
 }
 
+/// The first of two domain controllers dies in the middle of the first pass; later the second one dies.
+#[test]
+fn at_another_domain_controller_the_agent_goes_on_and_nobody_is_lost_or_released() {
+    let one = Samba::builder().start();
+    let ou = one.ou("failover");
+    let users: String = (0..300).map(|n| user(&format!("failover-{n}"), &ou, "") + "\n").collect();
+    one.modify(&users);
+    let two = one.twin();
+    // Both in one file: the agent trusts the authorities of either.
+    let authorities = one.path("both.pem");
+    let both = [one.ca_file(), two.ca_file()].map(|file| std::fs::read_to_string(file).unwrap()).concat();
+    std::fs::write(&authorities, both).unwrap();
+    let mut agent = Agent::of_samba(&one, &ou)
+        .directory(&format!("urls = [\"{}\"]\n", two.ldaps_url()))
+        .authorities(&authorities)
+        .extra(asking());
+    agent.start();
+    agent.wait_for("a part of the first pass", |agent| agent.count("enabled") + agent.count("applying") > 20);
+    one.kill9();
+    agent.wait_for("the other one", |agent| agent.log().contains(&format!("connected to {}", two.ldaps_url())));
+    agent.wait_for("everybody", |agent| agent.count("enabled") == 300 && agent.is_quiet());
+    let released = |agent: &Agent| agent.outcomes().iter().filter(|(kind, _)| kind == "disabled").count();
+    assert_eq!(released(&agent), 0);
+    // The cursor is of the second one now; the first comes back, and is another one again.
+    two.kill9();
+    one.launch();
+    let late = one.user("failover-late", &ou, "");
+    enabled(&agent, &one, &late);
+    agent.wait_for("quiet", |agent| agent.count("enabled") == 301 && agent.is_quiet());
+    assert_eq!(released(&agent), 0);
+}
+
 /// Latency on a server of several processes, whose notifications come after seconds: `highestCommittedUSN` is what wakes.
 #[test]
 fn an_outcome_comes_soon_on_a_server_of_many_processes() {

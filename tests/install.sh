@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages of the programs named, as far as those are missing. Says so first; touches nothing else.
 #
-#   tests/install.sh cc make slapd ldapadd nsd openssl systemd-analyze samba faketime
+#   tests/install.sh cc make slapd ldapadd nsd openssl systemd-analyze samba mdb_copy faketime
 set -euo pipefail
 
 # Servers live in sbin, which is not in everybody's path.
@@ -17,6 +17,7 @@ package_of() {
         openssl) echo openssl ;;
         faketime) echo faketime ;;
         systemd-analyze) echo systemd ;;
+        mdb_copy) echo lmdb-utils ;;
         samba) echo samba samba-ad-dc samba-dsdb-modules samba-ad-provision ldb-tools python3-samba ;;
         *)
             echo "$0: no package is known for $1" >&2

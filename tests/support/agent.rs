@@ -87,6 +87,13 @@ impl Agent {
         agent
     }
 
+    /// PEM of the authorities to trust.
+    pub fn authorities(mut self, file: &Path) -> Agent {
+        self.tls = format!("tls = {{ ca_file = \"{}\" }}\n", file.display());
+        self.write();
+        self
+    }
+
     /// Who binds.
     pub fn account(mut self, dn: &str, password: &str) -> Agent {
         self.account = (dn.into(), password.into());

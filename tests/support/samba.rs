@@ -30,7 +30,7 @@ pub const PLAIN_PASSWORD: &str = "Plain-Pass1!";
 
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 const INSTALL: &str = "apt-get install --no-install-recommends samba samba-ad-dc samba-dsdb-modules \
-                       samba-ad-provision python3-samba ldb-tools ldap-utils openssl";
+                       samba-ad-provision python3-samba ldb-tools lmdb-utils ldap-utils openssl";
 /// In the order in which they are loaded.
 const SCHEMA: [&str; 3] = ["10-im-attributes.ldif", "20-im-classes.ldif", "30-im-on-users.ldif"];
 /// Grows with what the fixture puts into the template, so that an older one is not used.
@@ -297,6 +297,35 @@ impl Samba {
         assert!(self.pid().is_none(), "putting back needs a stopped server");
         fs::remove_dir_all(self.path("private")).expect("the databases are there");
         untar(&self.path(name), self.dir.path());
+    }
+
+    /// Another domain controller of the same domain, as it is restored from a backup of this one: the same users by the same
+    /// GUIDs, numbers and an invocationId of its own. It stands on its own: nothing is replicated.
+    pub fn twin(&self) -> Samba {
+        let twin = Samba::on_a_free_address(self.model);
+        let target = |folder: &Path| format!("--targetdir={}", folder.display());
+        let backup = twin.path("backup");
+        fs::create_dir_all(&backup).expect("a folder for the backup");
+        let mut command = Command::new("samba-tool");
+        command.args(["domain", "backup", "offline", &target(&backup), "-s"]).arg(self.path("etc/smb.conf"));
+        let output = run(command, "");
+        assert!(output.status.success(), "backup: {}", String::from_utf8_lossy(&output.stderr));
+        let file = fs::read_dir(&backup).expect("the backup").flatten().next().expect("one file").path();
+        let restored = twin.path("restored");
+        let mut command = Command::new("samba-tool");
+        command.args(["domain", "backup", "restore", "--newservername=DC2", &target(&restored)]);
+        command.arg(format!("--backup-file={}", file.display())).arg(format!("--host-ip={}", twin.ip()));
+        let output = run(command, "");
+        assert!(output.status.success(), "restore: {}", String::from_utf8_lossy(&output.stderr));
+        for folder in ["private", "state"] {
+            fs::rename(restored.join(folder), twin.path(folder)).expect("the restored databases");
+        }
+        twin.configure();
+        let conf = fs::read_to_string(twin.path("etc/smb.conf")).expect("it was just written");
+        fs::write(twin.path("etc/smb.conf"), conf.replace("netbios name = DC1", "netbios name = DC2"))
+            .expect("our file");
+        twin.launch();
+        twin
     }
 
     /// Configuration, certificate and folders for this address.
