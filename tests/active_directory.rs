@@ -6,8 +6,9 @@
 mod support;
 
 use homeward::model::Timestamp;
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use support::agent::Agent;
 use support::dns::Nsd;
 use support::samba::{Model, PLAIN_DN, PLAIN_PASSWORD, SERVERS, SUFFIX, Samba, shared, user};
@@ -364,6 +365,37 @@ fn give_users_access_to_the_service() {
     agent.wait_for("quiet", Agent::is_quiet);
     let everybody: Vec<String> = agent.standings().into_keys().collect();
     assert_eq!(everybody, ["alice", "bob", "homeward-agent", "plain"]);
+}
+
+#[test]
+fn ten_thousand_users_are_enabled_and_a_later_account_does_not_wait_for_them() {
+    let samba = Samba::builder().start();
+    let ou = samba.ou("many");
+    for chunk in 0..10 {
+        let users = (chunk * 1_000..(chunk + 1) * 1_000).map(|n| user(&format!("many-{n}"), &ou, "") + "\n");
+        samba.modify(&users.collect::<String>());
+    }
+    let mut agent = Agent::of_samba(&samba, &ou).homes(&[4_000, 4_000, 4_000]).extra(asking());
+    let began = Instant::now();
+    agent.start();
+    agent.wait_for("a part of the first pass", |agent| agent.count("enabled") > 500);
+    let (late, created) = (samba.user("many-late", &ou, ""), Instant::now());
+    enabled(&agent, &samba, &late);
+    println!("a later account: enabled after {:?}", created.elapsed());
+    assert!(agent.count("enabled") < 10_001, "not behind the first pass");
+    while agent.count("enabled") < 10_001 {
+        assert!(began.elapsed() < Duration::from_secs(900), "{}", agent.state());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    println!("10,000 users: enabled after {:?}", began.elapsed());
+    agent.wait_for("quiet", Agent::is_quiet);
+    let servers = samba.entries(&ou, "(msExchIMVirtualServer=*)", &["msExchIMVirtualServer"]);
+    let mut homes: BTreeMap<String, usize> = BTreeMap::new();
+    for entry in servers.into_values() {
+        *homes.entry(entry["msExchIMVirtualServer"][0].clone()).or_default() += 1;
+    }
+    assert_eq!((homes.len(), homes.values().sum::<usize>()), (3, 10_001));
+    assert!(homes.values().all(|residents| *residents <= 4_000), "{homes:?}");
 }
 
 /// The first of two domain controllers dies in the middle of the first pass; later the second one dies.
