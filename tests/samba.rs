@@ -771,6 +771,18 @@ async fn who_may_not_read_deleted_objects_hears_of_no_deletion_and_is_told_so() 
 }
 
 #[tokio::test]
+async fn our_own_entry_is_found_by_whatever_name_we_bound_with() {
+    let samba = shared();
+    for name in [AGENT_DN, "homeward-agent@example.com", "EXAMPLE\\homeward-agent"] {
+        let mut directory = samba.directory();
+        directory.bind = Bind::Simple { dn: name.into(), password: AGENT_PASSWORD.to_owned().into() };
+        let mut ldap = connect(&directory, LONG).await.unwrap().0;
+        let own = lookup::own_entry(&mut ldap, &directory.bind).await.unwrap().expect("somebody");
+        assert_eq!((own.dn.as_str(), own.readable), (AGENT_DN, true), "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_connection_that_ends_ends_the_source() {
     let samba = Samba::builder().start();
     for kind in BOTH {

@@ -329,17 +329,30 @@ pub struct OwnEntry {
 
 /// Asks for our own identity and reads its entry. Before a sweep it must still be readable: lost rights look like
 /// an empty directory. A server that does not say it (Active Directory answers with an account name, or not at all) is
-/// asked for the DN that we bound with.
+/// asked for the name that we bound with: a DN, `user@domain` or `DOMAIN\user` (MS-ADTS 5.1.1.1.1).
 pub async fn own_entry(ldap: &mut Ldap, bind: &Bind) -> Result<Option<OwnEntry>, LookupError> {
     let told = identity(ldap).await?;
     let bound = match bind {
         Bind::Simple { dn, .. } if told.is_none() && dn.contains('=') => Some(dn.clone()),
+        Bind::Simple { dn, .. } if told.is_none() => account_dn(ldap, dn).await?,
         Bind::Simple { .. } | Bind::Anonymous | Bind::External => None,
     };
     match told.flatten().or(bound) {
         Some(dn) => Ok(Some(OwnEntry { readable: readable(ldap, &dn).await?, dn })),
         None => Ok(None),
     }
+}
+
+/// The DN of an account of a domain, by the name that it logs on with.
+async fn account_dn(ldap: &mut Ldap, name: &str) -> Result<Option<String>, LookupError> {
+    let root = search(ldap, "", Scope::Base, "(objectClass=*)", &["defaultNamingContext"], 0).await?;
+    let Some(domain) = root.first().and_then(|root| root.text("defaultnamingcontext")) else { return Ok(None) };
+    let login = name.rsplit('\\').next().unwrap_or_default().split('@').next().unwrap_or_default();
+    let (name, login) = (ldap3::ldap_escape(name), ldap3::ldap_escape(login));
+    let filter = format!("(&(objectClass=user)(|(userPrincipalName={name})(sAMAccountName={login})))");
+    let (found, _) = search_some(ldap, domain, Scope::Subtree, &filter, &["1.1"], 2).await?;
+    // Two may share the part before the @: then it is not known who of them we are.
+    Ok(if found.len() == 1 { found.into_iter().next().map(|account| account.dn) } else { None })
 }
 
 /// The DN that the server takes us for; `Some(None)`: it takes us for nobody; `None`: it does not say, or not a DN.

@@ -28,6 +28,9 @@ use tokio::task::JoinHandle;
 
 /// How often `highestCommittedUSN` is read. A domain controller of several processes rings only after seconds.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Between two rounds, at least: a round costs the server much the same for one change and for fifty. It doubles, up to
+/// `LOOK_EVERY`, while what moves the numbers is none of our business, as on a busy domain most of it is.
+const ROUND_PAUSE: Duration = Duration::from_millis(50);
 /// A busy domain moves the position all the time. Where nothing of ours changed, the store is spared that.
 const POSITION_EVERY: Duration = Duration::from_secs(60);
 /// The domain controller does not ring, or rings no more: it is asked to again.
@@ -104,6 +107,7 @@ impl Domain {
             search,
             told,
             stored_at: Instant::now(),
+            told_count: 0,
         };
         Ok(Domain { heard, url, resumed, task: tokio::spawn(listener.run(position)) })
     }
@@ -349,6 +353,8 @@ struct Listener {
     search: String,
     told: mpsc::Sender<Result<Batch, SourceError>>,
     stored_at: Instant,
+    /// Changes told so far.
+    told_count: u64,
 }
 
 /// Why it goes on no more.
@@ -384,19 +390,24 @@ impl Listener {
             }
             None => self.everything().await?,
         };
+        let mut pause = ROUND_PAUSE;
         loop {
             self.bell.hang().await;
+            let waiting = Instant::now();
             tokio::select! {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
                 () = self.bell.rung() => {}
             }
+            tokio::time::sleep(pause.saturating_sub(waiting.elapsed())).await;
             let now = self.dc.now().await?;
             if now.usn < position.usn {
                 let (url, text) = (self.dc.url(), put_back(now.usn, position.usn));
                 return Err(SourceError::RefreshRequired { url, text }.into());
             }
             if now.usn > position.usn {
+                let told = self.told_count;
                 position = self.round(position, now, false).await?;
+                pause = if self.told_count > told { ROUND_PAUSE } else { (pause * 2).min(LOOK_EVERY) };
             }
         }
     }
@@ -425,7 +436,7 @@ impl Listener {
 
     /// What changed between a position and `now`. The position after it.
     async fn round(&mut self, from: Position, mut now: Position, refresh: bool) -> Result<Position, Stop> {
-        let mut told = false;
+        let before = self.told_count;
         match self.way {
             Way::DirSync => {
                 let mut cookie = from.cookie;
@@ -437,10 +448,8 @@ impl Listener {
                         let found = self.dc.search(&search).await?;
                         changes.extend(found.unreadable);
                         changes.extend(found.entries.into_iter().map(Change::Entry));
-                        told |= !changes.is_empty();
                         self.tell(std::mem::take(&mut changes), None, None, refresh).await?;
                     }
-                    told |= !changes.is_empty();
                     self.tell(changes, None, None, refresh).await?;
                     cookie = next;
                     if !more {
@@ -456,14 +465,13 @@ impl Listener {
                         let (found, next) = self.dc.page(&search, &page).await?;
                         let entries = found.entries.into_iter().map(change);
                         let changes: Vec<Change> = found.unreadable.into_iter().chain(entries).collect();
-                        told |= !changes.is_empty();
                         self.tell(changes, None, None, refresh).await?;
                         cookie = next;
                     }
                 }
             }
         }
-        if !refresh && (told || self.stored_at.elapsed() > POSITION_EVERY) {
+        if !refresh && (self.told_count > before || self.stored_at.elapsed() > POSITION_EVERY) {
             self.tell(Vec::new(), None, Some(&now), false).await?;
         }
         Ok(now)
@@ -479,6 +487,7 @@ impl Listener {
         if changes.is_empty() && complete.is_none() && position.is_none() {
             return Ok(());
         }
+        self.told_count += changes.len() as u64;
         let cursor = position.map(|position| {
             self.stored_at = Instant::now();
             Cursor {
