@@ -551,7 +551,8 @@ fn openssl(dir: &Path, arguments: &str) {
     assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn run(mut command: Command, input: &str) -> Output {
+/// A program that the test needs, to its end.
+pub fn run(mut command: Command, input: &str) -> Output {
     use std::io::Write as _;
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap_or_else(|error| {
