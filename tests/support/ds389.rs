@@ -52,8 +52,19 @@ impl Builder {
         self.set(CONTENT_SYNC, "nsslapd-pluginEnabled", "on").retro_changelog()
     }
 
+    /// Its entries name the changed one by `targetUniqueId`, without which content synchronization is blind to what
+    /// happened before it is asked.
     pub fn retro_changelog(self) -> Self {
-        self.set(RETRO_CHANGELOG, "nsslapd-pluginEnabled", "on")
+        self.set(RETRO_CHANGELOG, "nsslapd-pluginEnabled", "on").set(
+            RETRO_CHANGELOG,
+            "nsslapd-attribute",
+            "nsuniqueid:targetUniqueId",
+        )
+    }
+
+    /// Both plug-ins on, and nothing else: what a hurried administrator would do.
+    pub fn content_sync_without_ids(self) -> Self {
+        self.set(CONTENT_SYNC, "nsslapd-pluginEnabled", "on").set(RETRO_CHANGELOG, "nsslapd-pluginEnabled", "on")
     }
 
     pub fn memberof(self) -> Self {
@@ -123,13 +134,9 @@ impl Builder {
         }
         dse.write();
         server.give_away();
-        if let Some(bulk) = &self.bulk {
-            server.import(&format!("{}{bulk}", tree(self.limits, self.rights)));
-            server.launch();
-        } else {
-            server.launch();
-            server.add(&tree(self.limits, self.rights));
-        }
+        let bulk = self.bulk.as_deref().unwrap_or_default();
+        server.import(&format!("{}{bulk}", tree(self.limits, self.rights)));
+        server.launch();
         if let Some(users) = &self.users {
             server.add(users);
         }
