@@ -460,6 +460,7 @@ fn guard_percent_is_a_percentage(c: &mut Checking<'_>) {
 
 fn times_are_not_zero(c: &mut Checking<'_>) {
     let times = [
+        ("directory.poll_interval", c.file.directory.poll_interval),
         ("directory.sweep_interval", c.file.directory.sweep_interval),
         ("guard.window", c.file.guard.window),
         ("queue.retention", c.file.queue.retention),
@@ -498,11 +499,14 @@ fn build(file: &File, path: &Path, password: Option<SecretString>, warnings: Vec
             flavour: match directory.flavour {
                 FlavourSetting::Auto => None,
                 FlavourSetting::OpenLdap => Some(Flavour::OpenLdap),
+                FlavourSetting::Ds389 => Some(Flavour::Ds389),
+                FlavourSetting::FreeIpa => Some(Flavour::FreeIpa),
                 FlavourSetting::Generic => Some(Flavour::Generic),
             },
             source: match directory.source {
                 SourceSetting::Auto => None,
                 SourceSetting::Syncrepl => Some(SourceKind::Syncrepl),
+                SourceSetting::Poll => Some(SourceKind::Poll),
             },
             filter: (directory.filter != "auto").then(|| directory.filter.clone()),
             bind: match directory.bind {
@@ -525,6 +529,7 @@ fn build(file: &File, path: &Path, password: Option<SecretString>, warnings: Vec
                 key_file: optional_path(&directory.tls.key_file),
             },
             allow_plaintext: directory.allow_plaintext,
+            poll_interval: directory.poll_interval.0,
             sweep_interval: directory.sweep_interval.0,
             attributes: Attributes {
                 login: directory.attributes.login.clone(),

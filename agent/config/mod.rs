@@ -182,6 +182,8 @@ pub struct Directory {
     pub bind: Bind,
     pub tls: Tls,
     pub allow_plaintext: bool,
+    /// How often `poll` asks.
+    pub poll_interval: Duration,
     pub sweep_interval: Duration,
     pub attributes: Attributes,
 }
@@ -204,6 +206,7 @@ pub enum Flavour {
 #[serde(rename_all = "kebab-case")]
 pub enum SourceKind {
     Syncrepl,
+    Poll,
 }
 
 impl Flavour {
@@ -235,6 +238,7 @@ impl SourceKind {
     pub fn as_str(self) -> &'static str {
         match self {
             SourceKind::Syncrepl => "syncrepl",
+            SourceKind::Poll => "poll",
         }
     }
 }

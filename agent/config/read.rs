@@ -22,13 +22,9 @@ const LATER: &[&str] = &[
     "store",
     "console",
     "queue.amqp",
-    "directory.poll_interval",
     "directory.source=dirsync",
     "directory.source=usn",
-    "directory.source=poll",
     "directory.flavour=active-directory",
-    "directory.flavour=389ds",
-    "directory.flavour=freeipa",
     "directory.bind=gssapi",
     "queue.kind=amqp",
 ];

@@ -55,12 +55,15 @@ impl Config {
                 base: Some(directory.base.clone()),
                 flavour: match directory.flavour {
                     Some(Flavour::OpenLdap) => FlavourSetting::OpenLdap,
+                    Some(Flavour::Ds389) => FlavourSetting::Ds389,
+                    Some(Flavour::FreeIpa) => FlavourSetting::FreeIpa,
                     Some(Flavour::Generic) => FlavourSetting::Generic,
-                    // The others come with later versions: no file can name them yet.
-                    Some(Flavour::ActiveDirectory | Flavour::Ds389 | Flavour::FreeIpa) | None => FlavourSetting::Auto,
+                    // It comes with a later version: no file can name it yet.
+                    Some(Flavour::ActiveDirectory) | None => FlavourSetting::Auto,
                 },
                 source: match directory.source {
                     Some(SourceKind::Syncrepl) => SourceSetting::Syncrepl,
+                    Some(SourceKind::Poll) => SourceSetting::Poll,
                     None => SourceSetting::Auto,
                 },
                 filter: directory.filter.clone().unwrap_or_else(|| "auto".into()),
@@ -68,6 +71,7 @@ impl Config {
                 bind_dn,
                 bind_password_file,
                 allow_plaintext: directory.allow_plaintext,
+                poll_interval: Span(directory.poll_interval),
                 sweep_interval: Span(directory.sweep_interval),
                 tls: file::Tls {
                     mode: match directory.tls.mode {

@@ -42,8 +42,10 @@ pub struct Builder {
     users: Option<String>,
     bulk: Option<String>,
     schema: bool,
+    schema_files: Vec<PathBuf>,
     limits: bool,
     rights: bool,
+    account: bool,
 }
 
 impl Builder {
@@ -104,6 +106,12 @@ impl Builder {
         self
     }
 
+    /// Another schema file, loaded at the start.
+    pub fn schema_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.schema_files.push(file.into());
+        self
+    }
+
     /// The agent has the limits that everybody has.
     pub fn without_limits(mut self) -> Self {
         self.limits = false;
@@ -116,6 +124,12 @@ impl Builder {
         self
     }
 
+    /// Nobody has prepared anything: `ou=people`, `ou=groups`, and no account of the agent.
+    pub fn unprepared(mut self) -> Self {
+        self.account = false;
+        self.without_schema().without_rights()
+    }
+
     /// Unpacks, sets up and starts a server. Panics, with what to do, where that fails.
     pub fn start(self) -> Ds389 {
         let folder = folder("hw-ds389-");
@@ -124,6 +138,10 @@ impl Builder {
         if self.schema {
             let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/ldap/389ds.ldif");
             fs::copy(schema, server.instance().join("schema/98homeward.ldif")).expect("copying our schema");
+        }
+        for file in &self.schema_files {
+            let name = file.file_name().expect("a schema file has a name");
+            fs::copy(file, server.instance().join("schema").join(name)).expect("copying a schema file");
         }
         let mut dse = Dse::read(&server.instance());
         dse.text = dse.text.replace(FOLDER, &server.folder.path().display().to_string());
@@ -135,7 +153,7 @@ impl Builder {
         dse.write();
         server.give_away();
         let bulk = self.bulk.as_deref().unwrap_or_default();
-        server.import(&format!("{}{bulk}", tree(self.limits, self.rights)));
+        server.import(&format!("{}{bulk}", tree(self.account, self.limits, self.rights)));
         server.launch();
         if let Some(users) = &self.users {
             server.add(users);
@@ -155,7 +173,16 @@ pub struct Ds389 {
 impl Ds389 {
     /// As Debian sets it up: no plug-in of ours is on.
     pub fn builder() -> Builder {
-        Builder { settings: Vec::new(), users: None, bulk: None, schema: true, limits: true, rights: true }
+        Builder {
+            settings: Vec::new(),
+            users: None,
+            bulk: None,
+            schema: true,
+            schema_files: Vec::new(),
+            limits: true,
+            rights: true,
+            account: true,
+        }
     }
 
     pub fn url(&self) -> String {
@@ -186,6 +213,7 @@ impl Ds389 {
             bind: Bind::Simple { dn: AGENT_DN.into(), password: AGENT_PASSWORD.to_owned().into() },
             tls: Tls { mode: None, ca_file: Some(self.ca_file()), certificate_file: None, key_file: None },
             allow_plaintext: false,
+            poll_interval: Duration::from_secs(1),
             sweep_interval: Duration::from_secs(86_400),
             attributes: Attributes::default(),
         }
@@ -317,6 +345,23 @@ impl Ds389 {
         fs::read_to_string(self.folder.path().join("root/var/log/dirsrv/slapd-lab/errors")).unwrap_or_default()
     }
 
+    /// A file of the server's own folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Gives the server our schema as docs/389ds.md says: a file, and a reload.
+    pub fn load_schema(&self) {
+        let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/ldap/389ds.ldif");
+        fs::copy(schema, self.instance().join("schema/98homeward.ldif")).expect("copying our schema");
+        self.give_away();
+        let mut reload = Command::new(tool("dsconf"));
+        reload.args(["-D", MANAGER_DN, "-w", MANAGER_PASSWORD, &self.url(), "schema", "reload", "--wait"]);
+        let output = run(reload, "");
+        let said = [output.stdout, output.stderr].concat();
+        assert!(output.status.success(), "dsconf schema reload: {}", String::from_utf8_lossy(&said));
+    }
+
     fn instance(&self) -> PathBuf {
         self.folder.path().join("root/etc/dirsrv/slapd-lab")
     }
@@ -404,14 +449,17 @@ impl Dse {
 }
 
 /// Containers, the agent's account, and what it may do.
-fn tree(limits: bool, rights: bool) -> String {
+fn tree(account: bool, limits: bool, rights: bool) -> String {
     let mut ldif = format!("dn: {SUFFIX}\nobjectClass: top\nobjectClass: domain\ndc: example\n");
     for right in RIGHTS.iter().filter(|_| rights) {
         let _ = writeln!(ldif, "aci: {}", right.replace("@AGENT@", AGENT_DN));
     }
     ldif.push('\n');
-    for unit in ["people", "groups", "services", "policies"] {
+    for unit in ["people", "groups"].into_iter().chain(["services", "policies"].into_iter().filter(|_| account)) {
         let _ = write!(ldif, "dn: ou={unit},{SUFFIX}\nobjectClass: organizationalUnit\nou: {unit}\n\n");
+    }
+    if !account {
+        return ldif;
     }
     let _ = write!(
         ldif,

@@ -4,6 +4,9 @@
 use super::Change;
 use crate::directory::key::KeyAttribute;
 use crate::directory::stream::{Access, Connection, Heard, Results, Scope, Search, StreamError};
+use crate::model::UserKey;
+
+const KEYS_IN_ONE_FILTER: usize = 100;
 
 /// A search under way. Dropped: abandoned.
 pub struct Scan {
@@ -25,7 +28,7 @@ impl Scan {
             filter: filter.to_owned(),
             attributes: with_key(access.key, attributes),
             sync: None,
-            page: None,
+            page: access.page,
             persistent: false,
         };
         Ok(Scan { results: Connection::open(access).await?.search(&search)? })
@@ -37,6 +40,25 @@ impl Scan {
         let Some(batch) = self.results.next().await? else { return Ok(None) };
         Ok(Some(batch.into_iter().filter_map(change).collect()))
     }
+}
+
+/// The entries with these keys at or below `base`, as far as they exist, in no order.
+pub(super) async fn by_keys(
+    access: Access,
+    base: String,
+    keys: Vec<UserKey>,
+    attributes: Vec<String>,
+) -> Result<Vec<Change>, StreamError> {
+    let mut found = Vec::with_capacity(keys.len());
+    for chunk in keys.chunks(KEYS_IN_ONE_FILTER) {
+        let alternatives: String = chunk.iter().map(|key| access.key.filter(key)).collect();
+        let filter = format!("(|{alternatives})");
+        let mut scan = Scan::start(&access, &base, Scope::Subtree, &filter, &attributes).await?;
+        while let Some(changes) = scan.next().await? {
+            found.extend(changes);
+        }
+    }
+    Ok(found)
 }
 
 fn change(heard: Heard) -> Option<Change> {
