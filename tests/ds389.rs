@@ -5,8 +5,13 @@
 
 mod support;
 
+use homeward::model::{DigestReadiness, Status};
 use std::collections::BTreeMap;
 use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+use support::agent::Agent;
+use support::dns::Nsd;
 use support::ds389::{Ds389, MANAGER_DN, MANAGER_PASSWORD};
 use support::slapd::{AGENT_DN, AGENT_PASSWORD, SUFFIX, person};
 
@@ -150,6 +155,45 @@ fn fact_what_content_synchronization_tells_and_what_it_does_not() {
 }
 
 #[test]
+fn fact_operational_attributes_come_by_content_synchronization_when_they_are_named() {
+    let server = Ds389::builder().content_sync().users(person("ann", "")).start();
+    let named = ["uid", "nsAccountLock", "nsUniqueId", "modifyTimestamp"];
+    let (_, _, cookie) = sync(&server, "(objectClass=*)", None, &named);
+    server.modify(&replace(&dn("ann"), "nsAccountLock", "true"));
+    let (_, full, _) = sync(&server, "(objectClass=*)", None, &named);
+    let (_, since, _) = sync(&server, "(objectClass=*)", Some(&cookie), &named);
+    let locked = |told: &str| told.contains("\nnsAccountLock: true");
+    assert!(locked(&full) && full.contains("\nmodifyTimestamp: "), "{full}");
+    // With a cookie they do not: who is locked looks as if not.
+    assert!(since.contains("\nmail: ") && !locked(&since) && !since.contains("\nmodifyTimestamp: "), "{since}");
+
+    // Live they come again.
+    let (live, url, base) = (server.path("live"), server.url(), format!("ou=people,{SUFFIX}"));
+    let mut listener = Command::new("ldapsearch")
+        .args(["-x", "-H", &url, "-D", AGENT_DN, "-w", AGENT_PASSWORD, "-b", &base, "-E", "!sync=rp"])
+        .arg("(objectClass=*)")
+        .args(named)
+        .stdout(fs::File::create(&live).unwrap())
+        .spawn()
+        .unwrap();
+    let told = |what: &str| fs::read_to_string(&live).unwrap().matches(what).count();
+    let wait = |what: &str, count: usize| {
+        let started = Instant::now();
+        while told(what) < count && started.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    wait("uid: ann", 1);
+    std::thread::sleep(Duration::from_millis(500));
+    server.modify(&replace(&dn("ann"), "title", "changed"));
+    wait("uid: ann", 2);
+    std::thread::sleep(Duration::from_millis(500));
+    let _ = listener.kill();
+    let _ = listener.wait();
+    assert_eq!(told("\nnsAccountLock: true"), 2, "{}", fs::read_to_string(&live).unwrap());
+}
+
+#[test]
 fn fact_without_ids_in_the_changelog_a_cookie_brings_nothing() {
     let server = Ds389::builder().content_sync_without_ids().users(person("ann", "")).start();
     let (_, told, cookie) = sync(&server, "(objectClass=*)", None, &["uid"]);
@@ -216,4 +260,396 @@ fn fact_an_account_without_limits_of_its_own_is_stopped_at_5000() {
     assert_eq!((code, found.matches("dn: ").count()), (Some(0), 5100));
     let (code, found) = agent_searches(&server, SUFFIX, &["(modifyTimestamp>=20200101000000Z)", "1.1"]);
     assert!(code == Some(0) && found.matches("dn: ").count() >= 5100, "{code:?} {}", found.len());
+}
+
+/// A container below `ou=people`, and a person in it.
+fn unit(name: &str) -> String {
+    format!("ou={name},ou=people,{SUFFIX}")
+}
+
+fn dn_in(uid: &str, name: &str) -> String {
+    format!("uid={uid},{}", unit(name))
+}
+
+fn locked(uid: &str) -> String {
+    replace(&dn(uid), "nsAccountLock", "true")
+}
+
+/// What happens to the users of a company, heard in whatever way the server has.
+fn a_working_day(server: &Ds389, agent: &mut Agent) {
+    server.add(&["ann", "bob", "cyd", "dan"].map(|uid| person(uid, "")).concat());
+    // As many as it takes for the guard to let a handful go.
+    server.add(&(0..120).map(|n| person(&format!("u{n}"), "")).collect::<String>());
+    server.add(&format!("dn: {}\nobjectClass: organizationalUnit\nou: old\n", unit("old")));
+    server.add(&person("eve", "").replace("ou=people", "ou=old,ou=people"));
+    agent.start();
+    for uid in ["ann", "bob", "cyd", "dan", "eve"] {
+        agent.waits(uid, Status::Enabled);
+        assert!(server.value(&format!("(uid={uid})"), "imHomeServer").is_some(), "{uid}");
+    }
+
+    server.add(&person("fay", ""));
+    agent.waits("fay", Status::Enabled);
+    server.modify(&locked("bob"));
+    agent.waits("bob", Status::Disabled);
+    assert_eq!(server.value("(uid=bob)", "imHomeServer"), None, "his place is given back");
+    server.delete(&dn("cyd"));
+    agent.waits("cyd", Status::Gone);
+    server.rename(&dn("dan"), "uid=dan", Some(&format!("ou=services,{SUFFIX}")));
+    agent.waits("dan", Status::Gone);
+    // Nobody is told about those below a container that is renamed.
+    server.rename(&unit("old"), "ou=new", None);
+    agent.wait_for("eve at her new DN", |agent| agent.standing("eve").record.dn == dn_in("eve", "new"));
+    assert_eq!(agent.standing("eve").status, Status::Enabled);
+
+    // While nobody looks.
+    agent.stop();
+    server.add(&person("gus", ""));
+    server.modify(&locked("fay"));
+    server.delete(&dn_in("eve", "new"));
+    server.modify(&replace(&dn("ann"), "title", "Dr."));
+    agent.start();
+    agent.waits("gus", Status::Enabled);
+    agent.waits("fay", Status::Disabled);
+    agent.waits("eve", Status::Gone);
+    // Locked before, and still so: nothing that the server leaves out makes him look unlocked.
+    assert_eq!(agent.standing("bob").status, Status::Disabled);
+    assert_eq!(agent.standing("ann").status, Status::Enabled);
+
+    server.restart();
+    server.add(&person("hal", ""));
+    agent.waits("hal", Status::Enabled);
+    let plan: serde_json::Value = serde_json::from_str(&agent.say(&["plan", "--json"])).unwrap();
+    assert_eq!(plan["changes"].as_array().map(Vec::len), Some(0), "{plan}");
+    assert_eq!(server.value("(uid=bob)", "imHomeServer"), None);
+}
+
+/// example.com has no SRV record: everybody gets an address in the fallback domain.
+fn dns() -> Nsd {
+    Nsd::start(&[("example.com", "")])
+}
+
+fn asking(dns: &Nsd) -> String {
+    format!("[dns]\nservers = [\"{}\"]\n", dns.address())
+}
+
+fn agent(server: &Ds389, dns: &Nsd) -> Agent {
+    Agent::at(&server.url()).base(&format!("ou=people,{SUFFIX}")).extra(asking(dns))
+}
+
+#[test]
+fn a_working_day_heard_by_content_synchronization() {
+    let server = Ds389::builder().content_sync().start();
+    let dns = dns();
+    let mut agent = agent(&server, &dns);
+    a_working_day(&server, &mut agent);
+    let status = agent.say(&["status"]);
+    assert!(status.contains("source   syncrepl at") && status.contains("deletes at once"), "{status}");
+    assert!(!agent.log().contains("line=source.cursor_dropped"), "{}", agent.state());
+    let checked = agent.say(&["check"]);
+    assert!(checked.contains("syncrepl: it offers content synchronization") && !checked.contains("FAIL"), "{checked}");
+}
+
+#[test]
+fn a_working_day_heard_by_asking_and_a_persistent_search() {
+    let server = Ds389::builder().start();
+    let dns = dns();
+    let mut agent = agent(&server, &dns).directory("poll_interval = \"400ms\"");
+    a_working_day(&server, &mut agent);
+    let status = agent.say(&["status"]);
+    assert!(status.contains("source   poll at") && status.contains("milliseconds by persistent search"), "{status}");
+    let checked = agent.say(&["check"]);
+    assert!(checked.contains("by a persistent search it tells at once") && !checked.contains("FAIL"), "{checked}");
+    assert!(checked.contains("Content Synchronization"), "{checked}");
+}
+
+#[test]
+fn a_persistent_search_tells_at_once_however_seldom_the_server_is_asked() {
+    let server = Ds389::builder().users(person("ann", "")).start();
+    let dns = dns();
+    let mut agent = agent(&server, &dns).directory("poll_interval = \"1h\"");
+    agent.start();
+    agent.waits("ann", Status::Enabled);
+    server.add(&person("bob", ""));
+    agent.waits("bob", Status::Enabled);
+    server.modify(&locked("ann"));
+    agent.waits("ann", Status::Disabled);
+    server.delete(&dn("bob"));
+    agent.waits("bob", Status::Gone);
+}
+
+#[test]
+fn a_changelog_that_does_not_name_entries_costs_a_full_refresh_and_nobody() {
+    let server = Ds389::builder().content_sync_without_ids().users(person("ann", "")).start();
+    let dns = dns();
+    // It writes nothing, so that no cookie comes after the one that ends the refresh.
+    let mut agent = agent(&server, &dns).mode("observe");
+    agent.start();
+    agent.waits("ann", Status::Planned);
+    agent.stop();
+    server.modify(&locked("ann"));
+    agent.start();
+    agent.wait_for("her lock", |agent| agent.standing("ann").record.text("nsaccountlock") == Some("true"));
+    assert!(agent.log().contains("nsslapd-attribute"), "{}", agent.log());
+}
+
+#[test]
+fn a_cookie_that_the_changelog_no_longer_reaches_is_not_used() {
+    let server = Ds389::builder().content_sync().users(person("ann", "")).start();
+    let dns = dns();
+    let mut agent = agent(&server, &dns);
+    agent.start();
+    agent.waits("ann", Status::Enabled);
+    agent.stop();
+    server.modify(&locked("ann"));
+    server.modify(&replace(&format!("ou=services,{SUFFIX}"), "description", "the newest change"));
+    let last: u64 = server.root_dse("lastChangeNumber").unwrap().parse().unwrap();
+    for number in 1..last {
+        let dn = format!("changenumber={number},cn=changelog");
+        server.run_as(MANAGER_DN, MANAGER_PASSWORD, "ldapdelete", &[&dn], "");
+    }
+    server.restart();
+    assert_eq!(server.root_dse("firstChangeNumber"), Some(last.to_string()));
+    agent.start();
+    agent.waits("ann", Status::Disabled);
+}
+
+#[test]
+fn promise_10_no_password_is_read_even_where_the_account_may_read_it() {
+    let everything = format!(
+        "dn: {SUFFIX}\nchangetype: modify\nadd: aci\naci: (targetattr = \"*\")(version 3.0; acl \"too much\"; allow \
+         (read, search, compare) userdn = \"ldap:///{AGENT_DN}\";)\n"
+    );
+    let server = Ds389::builder().content_sync().users(person("ann", "userPassword: {CLEAR}s3cret-of-ann\n")).start();
+    server.modify(&everything);
+    let (_, told, _) = sync(&server, "(objectClass=*)", None, &["*"]);
+    assert!(told.contains("userPassword:: "), "the account may read it: {told}");
+    let dns = dns();
+    let mut agent = agent(&server, &dns);
+    agent.start();
+    agent.waits("ann", Status::Enabled);
+    agent.stop();
+    server.modify(&replace(&dn("ann"), "title", "Dr."));
+    server.modify(&replace(&dn("ann"), "mail", "ann.new@example.com"));
+    agent.start();
+    agent.wait_for("her new mail", |agent| agent.standing("ann").record.text("mail") == Some("ann.new@example.com"));
+    for file in fs::read_dir(agent.state_dir()).unwrap().flatten() {
+        let bytes = fs::read(file.path()).unwrap_or_default();
+        for secret in [&b"s3cret-of-ann"[..], b"userpassword", b"PBKDF2"] {
+            let found = bytes.windows(secret.len()).any(|window| window.eq_ignore_ascii_case(secret));
+            assert!(!found, "{}: {}", file.path().display(), String::from_utf8_lossy(secret));
+        }
+    }
+    assert!(!agent.log().contains("s3cret"));
+}
+
+#[test]
+fn digest_is_unknown_without_a_date_and_a_new_password_is_demanded_once() {
+    let server = Ds389::builder()
+        .password_dates()
+        .users(["ann", "bob"].map(|uid| person(uid, "userPassword: s3cret-1\n")).concat())
+        .start();
+    server.modify(&replace(&dn("ann"), "userPassword", "s3cret-2"));
+    let first = server.value("(uid=ann)", "pwdUpdateTime").unwrap();
+    server.modify(&replace("cn=config", "passwordMustChange", "on"));
+    std::thread::sleep(Duration::from_millis(2_100));
+    let since = homeward::model::Timestamp::now().to_string();
+    let digest = format!("[digest]\nrequired = true\nsince = \"{since}\"\naction = \"expire\"\n");
+    let dns = dns();
+    let mut agent = agent(&server, &dns).extra(format!("{}{digest}", asking(&dns)));
+    agent.start();
+    agent.waits("ann", Status::AwaitingPassword);
+    agent.waits("bob", Status::Enabled);
+    assert_eq!(agent.standing("bob").digest, DigestReadiness::Unknown);
+    let demanded = || server.value("(uid=ann)", "passwordExpirationTime");
+    agent.wait_for("the demand", |_| demanded().as_deref() == Some("19700101000000Z"));
+    assert_eq!(server.value("(uid=ann)", "pwdUpdateTime"), Some(first));
+    assert_eq!(server.value("(uid=bob)", "passwordExpirationTime"), None);
+    // Whoever takes the demand back is not overruled: once for each password.
+    server.modify(&format!("dn: {}\nchangetype: modify\nreplace: passwordExpirationTime\n", dn("ann")));
+    server.modify(&replace(&dn("ann"), "title", "Dr."));
+    agent.wait_for("her title", |agent| agent.standing("ann").record.text("uid").is_some());
+    std::thread::sleep(Duration::from_millis(1_500));
+    assert_eq!(demanded(), None);
+    let checked = agent.say(&["check"]);
+    assert!(checked.contains("--pwdtrack on") && checked.contains("--pwdmustchange on"), "{checked}");
+
+    server.modify(&replace(&dn("ann"), "userPassword", "s3cret-3"));
+    agent.waits("ann", Status::Enabled);
+    assert_eq!(agent.standing("ann").digest, DigestReadiness::Ready);
+}
+
+/// FreeIPA's tree, with its Kerberos attributes, on a plain 389 DS: people, preserved ones, staged ones, the compat tree.
+fn freeipa() -> Ds389 {
+    let mut tree = String::new();
+    for name in [
+        "cn=accounts",
+        "cn=users,cn=accounts",
+        "cn=provisioning",
+        "cn=accounts,cn=provisioning",
+        DELETED,
+        STAGED,
+        "cn=compat",
+        "cn=users,cn=compat",
+    ] {
+        let cn = name.split(['=', ',']).nth(1).unwrap();
+        tree.push_str(&format!("dn: {name},{SUFFIX}\nobjectClass: nsContainer\ncn: {cn}\n\n"));
+    }
+    for uid in ["ann", "bob", "cyd"] {
+        tree.push_str(&ipa_person(uid, ACTIVE, ""));
+        tree.push_str(&format!(
+            "dn: uid={uid},cn=users,cn=compat,{SUFFIX}\nobjectClass: account\nuid: {uid}\ndescription: compat\n\n"
+        ));
+    }
+    tree.push_str(&ipa_person("sid", STAGED, "nsAccountLock: true\n"));
+    let server =
+        Ds389::builder().schema_file("/usr/share/dirsrv/data/60kerberos.ldif").content_sync().users(tree).start();
+    server.modify(&format!(
+        "dn: {SUFFIX}\nchangetype: modify\nadd: aci\naci: (targetattr = \"krbPasswordExpiration\")(version 3.0; acl \
+         \"homeward demands new passwords\"; allow (write) userdn = \"ldap:///{AGENT_DN}\";)\n"
+    ));
+    server
+}
+
+const ACTIVE: &str = "cn=users,cn=accounts";
+const DELETED: &str = "cn=deleted users,cn=accounts,cn=provisioning";
+const STAGED: &str = "cn=staged users,cn=accounts,cn=provisioning";
+
+fn ipa_dn(uid: &str, place: &str) -> String {
+    format!("uid={uid},{place},{SUFFIX}")
+}
+
+fn ipa_person(uid: &str, place: &str, lines: &str) -> String {
+    format!(
+        "dn: {}\nobjectClass: inetOrgPerson\nobjectClass: krbPrincipalAux\nuid: {uid}\ncn: {uid}\nsn: {uid}\nmail: \
+         {uid}@example.com\nkrbPrincipalName: {uid}@EXAMPLE.COM\nkrbLastPwdChange: 20260101000000Z\nkrbPrincipalKey: \
+         key-of-{uid}\n{lines}\n",
+        ipa_dn(uid, place)
+    )
+}
+
+#[test]
+fn in_a_freeipa_tree_who_is_preserved_has_moved_and_comes_back_to_the_same_home() {
+    let server = freeipa();
+    let dns = dns();
+    let digest = "[digest]\nrequired = true\nsince = \"2026-02-01T00:00:00Z\"\naction = \"expire\"\n";
+    let mut agent = Agent::at(&server.url())
+        .base(&format!("{ACTIVE},{SUFFIX}"))
+        .directory("flavour = \"freeipa\"")
+        .extra(format!("{}{digest}", asking(&dns)));
+    agent.start();
+    for uid in ["ann", "bob", "cyd"] {
+        agent.waits(uid, Status::AwaitingPassword);
+    }
+    assert_eq!(agent.standings().len(), 3, "neither the staged one nor the compat tree");
+    let home = |uid: &str| server.value(&format!("(&(uid={uid})(objectClass=inetOrgPerson))"), "imHomeServer");
+    let bobs = home("bob").unwrap();
+
+    // A password in the past: not 1970, which the KDC takes for never.
+    let demanded = || server.value("(&(uid=ann)(objectClass=krbPrincipalAux))", "krbPasswordExpiration");
+    agent.wait_for("the demand", |_| demanded().as_deref() == Some("20000101000000Z"));
+    server.modify(&replace(&ipa_dn("ann", ACTIVE), "krbLastPwdChange", "20260301000000Z"));
+    agent.waits("ann", Status::Enabled);
+    assert_eq!(agent.standing("ann").digest, DigestReadiness::Ready);
+
+    let parsed = |events: String| -> Vec<serde_json::Value> {
+        events.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    };
+    let before = parsed(agent.say(&["events"])).last().unwrap()["sequence"].as_str().unwrap().to_owned();
+    // ipa user-del --preserve: a move, which is told as such.
+    server.rename(&ipa_dn("bob", ACTIVE), "uid=bob", Some(&format!("{DELETED},{SUFFIX}")));
+    agent.waits("bob", Status::Gone);
+    server.delete(&ipa_dn("cyd", ACTIVE));
+    agent.waits("cyd", Status::Gone);
+    let events = parsed(agent.say(&["events", "--after", &before]));
+    let told = |uid: &str| {
+        let of = |event: &&serde_json::Value| event.to_string().contains(&format!("uid={uid},"));
+        events.iter().find(of).map(|event| event["type"].to_string()).unwrap_or_default()
+    };
+    assert!(told("bob").contains("left-scope"), "{events:?}");
+    assert!(told("cyd").contains("deleted"), "{events:?}");
+
+    // ipa user-undel, and ipa stageuser-activate.
+    server.rename(&ipa_dn("bob", DELETED), "uid=bob", Some(&format!("{ACTIVE},{SUFFIX}")));
+    agent.waits("bob", Status::AwaitingPassword);
+    assert_eq!(home("bob"), Some(bobs));
+    server.rename(&ipa_dn("sid", STAGED), "uid=sid", Some(&format!("{ACTIVE},{SUFFIX}")));
+    agent.wait_for("the staged one", |agent| agent.standings().contains_key("sid"));
+    server.modify(&format!("dn: {}\nchangetype: modify\nreplace: nsAccountLock\n", ipa_dn("sid", ACTIVE)));
+    agent.waits("sid", Status::AwaitingPassword);
+    agent.stop();
+    for file in fs::read_dir(agent.state_dir()).unwrap().flatten() {
+        let bytes = fs::read(file.path()).unwrap_or_default();
+        assert!(!bytes.windows(7).any(|window| window == b"key-of-"), "{}", file.path().display());
+    }
+}
+
+/// The blocks of LDIF in the guide, in order.
+fn guide() -> Vec<String> {
+    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/389ds.md")).unwrap();
+    let blocks = text.split("```ldif\n").skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect();
+    assert!(text.contains("targetUniqueId"));
+    blocks
+}
+
+#[test]
+fn a_server_set_up_by_the_guide_gives_the_agent_what_it_needs_and_no_more() {
+    let server = Ds389::builder().unprepared().start();
+    server.load_schema();
+    for (n, block) in guide().iter().enumerate() {
+        server.modify(block);
+        if n == 0 {
+            server.modify(&replace(AGENT_DN, "userPassword", AGENT_PASSWORD));
+        }
+    }
+    // Again, as the guide says, now that a password set by the Directory Manager has to be changed.
+    server.modify(&replace(AGENT_DN, "userPassword", AGENT_PASSWORD));
+    assert_eq!(agent_searches(&server, SUFFIX, &["-s", "base"]).0, Some(53), "the agent's own, too");
+    server.modify(guide().iter().find(|block| block.contains("20380101000000Z")).unwrap());
+    server.restart();
+    server.add(&["ann", "bob"].map(|uid| person(uid, "userPassword: s3cret-1\n")).concat());
+    server.modify(&replace(&dn("ann"), "userPassword", "s3cret-2"));
+
+    let (code, found) = agent_searches(&server, SUFFIX, &["(uid=ann)", "*", "pwdUpdateTime", "userPassword"]);
+    assert!(code == Some(0) && found.contains("pwdUpdateTime: ") && !found.contains("userPassword"), "{found}");
+    let modify = |attributes: &str| {
+        agent_modifies(&server, &format!("dn: {}\nchangetype: modify\n{attributes}\n", dn("bob")), &[])
+    };
+    assert_eq!(
+        modify("add: objectClass\nobjectClass: homewardIMUser\n-\nadd: imHomeServer\nimHomeServer: im1"),
+        Some(0)
+    );
+    assert_eq!(modify("delete: imHomeServer\nimHomeServer: im1"), Some(0));
+    assert_eq!(modify("replace: passwordExpirationTime\npasswordExpirationTime: 19700101000000Z"), Some(0));
+    for refused in [
+        "replace: mail\nmail: x@example.com",
+        "add: objectClass\nobjectClass: posixAccount",
+        "replace: userPassword\nuserPassword: x",
+    ] {
+        assert_eq!(modify(refused), Some(50), "{refused}");
+    }
+    let group = format!("dn: ou=groups,{SUFFIX}\nchangetype: modify\nadd: objectClass\nobjectClass: homewardIMUser\n");
+    assert_eq!(agent_modifies(&server, &group, &[]), Some(50));
+
+    let dns = dns();
+    let mut agent = agent(&server, &dns);
+    let checked = agent.say(&["check"]);
+    assert!(checked.contains("syncrepl: it offers content synchronization"), "{checked}");
+    assert!(!checked.contains("FAIL") && !checked.contains("warn"), "{checked}");
+    agent.start();
+    agent.waits("ann", Status::Enabled);
+    agent.waits("bob", Status::Enabled);
+    assert!(server.value("(uid=bob)", "msExchIMAddress").is_some());
+}
+
+#[test]
+fn check_says_what_stops_the_agent_at_a_server_that_nobody_prepared() {
+    let many: String = (0..5100).map(|n| person(&format!("u{n}"), "")).collect();
+    let server = Ds389::builder().without_schema().without_limits().import(many).start();
+    let dns = dns();
+    let output = agent(&server, &dns).cli(&["check"]);
+    let checked = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{checked}");
+    assert!(checked.contains("nsLookThroughLimit") && checked.contains("does not know"), "{checked}");
+    assert!(checked.contains("schemas/ldap/389ds.ldif"), "{checked}");
 }
