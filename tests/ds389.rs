@@ -5,7 +5,12 @@
 
 mod support;
 
-use homeward::model::{DigestReadiness, Status};
+use homeward::directory::connect::connect;
+use homeward::directory::flavour;
+use homeward::directory::key::KeyAttribute;
+use homeward::directory::write_back::{Target, apply};
+use homeward::model::{AttributeChange, DigestReadiness, ExpireResult, PasswordDate, Status, Write, WriteResult};
+use ldap3::Ldap;
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
@@ -652,4 +657,143 @@ fn check_says_what_stops_the_agent_at_a_server_that_nobody_prepared() {
     assert_eq!(output.status.code(), Some(1), "{checked}");
     assert!(checked.contains("nsLookThroughLimit") && checked.contains("does not know"), "{checked}");
     assert!(checked.contains("schemas/ldap/389ds.ldif"), "{checked}");
+}
+
+// ---- writing back
+
+async fn writer(server: &Ds389) -> (Ldap, Target) {
+    let (mut ldap, _) = connect(&server.directory(), Duration::from_secs(10)).await.expect("the server is up");
+    let root = flavour::root_dse(&mut ldap).await.unwrap();
+    let profile = flavour::profile(flavour::settle(None, &root).0);
+    let target = Target::new(SUFFIX, &profile.write_back, &root, &profile);
+    (ldap, target)
+}
+
+fn change(attribute: &str, old: Option<&str>, new: Option<&str>) -> AttributeChange {
+    AttributeChange { attribute: attribute.into(), old: old.map(Into::into), new: new.map(Into::into) }
+}
+
+fn write(server: &Ds389, uid: &str, changes: Vec<AttributeChange>) -> Write {
+    let id = server.value(&format!("(uid={uid})"), "nsUniqueId").unwrap();
+    let key = KeyAttribute::NsUniqueId.read(id.as_bytes()).unwrap();
+    Write { key, dn: dn(uid), changes, object_class: Some("homewardIMUser".into()), expire: None, urgent: false }
+}
+
+#[tokio::test]
+async fn a_write_is_done_where_the_key_is_and_a_foreign_value_is_never_overwritten() {
+    let foreign = person("bob", "objectClass: homewardIMUser\nimHomeServer: elsewhere\n");
+    let server = Ds389::builder().users([person("ann", ""), foreign].concat()).start();
+    let (mut ldap, target) = writer(&server).await;
+    assert!(!target.asserts, "389 DS has no assertions");
+    let home = || vec![change("imHomeServer", None, Some("im1"))];
+    let applied = WriteResult::Applied { expire: ExpireResult::NotAsked };
+
+    // Renamed meanwhile, and another took the place.
+    let anns = write(&server, "ann", home());
+    server.rename(&dn("ann"), "uid=anna", None);
+    server.add(&person("ann", ""));
+    assert_eq!(apply(&mut ldap, &target, &anns, Duration::from_secs(10)).await, applied);
+    assert_eq!(server.value("(uid=anna)", "imHomeServer").as_deref(), Some("im1"));
+    assert_eq!(server.value("(uid=ann)", "imHomeServer"), None);
+    // Done before, and the answer lost.
+    let again = apply(&mut ldap, &target, &anns, Duration::from_secs(10)).await;
+    assert!(
+        matches!(again, WriteResult::Mismatch { ref current } if current.text("imhomeserver") == Some("im1")),
+        "{again:?}"
+    );
+
+    for old in [None, Some("im3")] {
+        let changes =
+            vec![change("imHomeServer", old, Some("im1")), change("msExchIMAddress", None, Some("b@example.com"))];
+        let answer = apply(&mut ldap, &target, &write(&server, "bob", changes), Duration::from_secs(10)).await;
+        let WriteResult::Mismatch { current } = answer else { panic!("{answer:?}") };
+        assert_eq!(current.text("imhomeserver"), Some("elsewhere"));
+    }
+    assert_eq!(server.value("(uid=bob)", "imHomeServer").as_deref(), Some("elsewhere"));
+    assert_eq!(server.value("(uid=bob)", "msExchIMAddress"), None, "nothing of the write was done");
+
+    let bobs = write(&server, "bob", home());
+    server.delete(&dn("bob"));
+    assert_eq!(apply(&mut ldap, &target, &bobs, Duration::from_secs(10)).await, WriteResult::NotFound);
+}
+
+#[tokio::test]
+async fn a_new_password_is_demanded_only_if_the_one_judged_is_still_there() {
+    let server = Ds389::builder().password_dates().users(person("ann", "userPassword: s3cret-1\n")).start();
+    server.modify(&replace(&dn("ann"), "userPassword", "s3cret-2"));
+    let (mut ldap, target) = writer(&server).await;
+    let date = server.value("(uid=ann)", "pwdUpdateTime");
+    let mut demand = write(&server, "ann", Vec::new());
+    demand.object_class = None;
+    demand.expire = Some(PasswordDate(Some("20200101000000Z".into())));
+    let answer = apply(&mut ldap, &target, &demand, Duration::from_secs(10)).await;
+    assert_eq!(answer, WriteResult::Applied { expire: ExpireResult::ChangedMeanwhile });
+    assert_eq!(server.value("(uid=ann)", "passwordExpirationTime"), None);
+    demand.expire = Some(PasswordDate(date));
+    let answer = apply(&mut ldap, &target, &demand, Duration::from_secs(10)).await;
+    assert_eq!(answer, WriteResult::Applied { expire: ExpireResult::Demanded });
+    assert_eq!(server.value("(uid=ann)", "passwordExpirationTime").as_deref(), Some("19700101000000Z"));
+}
+
+#[test]
+fn over_tls_and_with_groups_that_rules_name() {
+    const GROUP: &str = "cn=im,ou=groups,dc=example,dc=com";
+    let group = format!("dn: {GROUP}\nobjectClass: groupOfNames\ncn: im\nmember: {}\n\n", dn("ann"));
+    for member_of in [true, false] {
+        let builder = if member_of { Ds389::builder().memberof() } else { Ds389::builder() };
+        // The plug-in gives users a class for its attribute.
+        let people = ["ann", "bob"].map(|uid| person(uid, "")).concat();
+        let server = builder.content_sync().users([people, group.clone()].concat()).start();
+        let dns = dns();
+        let rule = format!("[[policy]]\nname = \"im\"\naction = \"enable\"\nmatch = \"(memberOf={GROUP})\"\n");
+        let mut agent = Agent::at(&server.ldaps_url())
+            .directory(&format!("tls = {{ ca_file = \"{}\" }}", server.ca_file().display()))
+            .extra(format!("{}{rule}", asking(&dns)));
+        agent.start();
+        agent.waits("ann", Status::Enabled);
+        agent.waits("bob", Status::Ignored);
+        server.modify(&format!("dn: {GROUP}\nchangetype: modify\nadd: member\nmember: {}\n", dn("bob")));
+        agent.waits("bob", Status::Enabled);
+        server.modify(&format!("dn: {GROUP}\nchangetype: modify\ndelete: member\nmember: {}\n", dn("ann")));
+        agent.waits("ann", Status::Ignored);
+        assert_eq!(server.value("(uid=ann)", "imHomeServer"), None);
+        assert!(agent.say(&["check"]).contains("Tls"), "{member_of}");
+    }
+}
+
+#[test]
+fn a_crash_of_either_side_loses_nobody() {
+    const PEOPLE: usize = 3_000;
+    let people: String = (0..PEOPLE).map(|n| person(&format!("u{n}"), "")).collect();
+    let homes = "[[policy]]\nname = \"all\"\naction = \"enable\"\nmatch = \"(uid=*)\"\n";
+    for builder in [Ds389::builder().content_sync(), Ds389::builder()] {
+        let server = builder.import(people.clone()).start();
+        let dns = dns();
+        let mut agent = agent(&server, &dns).homes(&[10_000]).extra(format!("{}{homes}", asking(&dns)));
+        let enabled = |server: &Ds389| server.entries("(imHomeServer=*)", &["1.1"]).len();
+        agent.start();
+        // In the middle of the first pass.
+        agent.wait_for("the first of them", |_| enabled(&server) > 50);
+        agent.kill9();
+        agent.start();
+        let started = Instant::now();
+        while enabled(&server) < PEOPLE {
+            assert!(
+                started.elapsed() < Duration::from_secs(180),
+                "{} of {PEOPLE}: {}",
+                enabled(&server),
+                agent.state()
+            );
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        server.kill9();
+        server.restart();
+        server.delete(&dn("u1"));
+        server.modify(&locked("u2"));
+        server.add(&person("new", ""));
+        agent.waits("new", Status::Enabled);
+        agent.waits("u2", Status::Disabled);
+        agent.wait_for("u1 gone", |agent| agent.standing("u1").status == Status::Gone);
+        assert_eq!(enabled(&server), PEOPLE - 1);
+    }
 }
