@@ -5,9 +5,12 @@
 
 mod support;
 
-use homeward::directory::connect::connect;
+use homeward::directory::connect::{Endpoint, connect};
 use homeward::directory::flavour;
 use homeward::directory::key::KeyAttribute;
+use homeward::directory::source::syncrepl::{SearchShape, Syncrepl, WIDEST_FILTER};
+use homeward::directory::source::{Change, Presence};
+use homeward::directory::stream::{Access, Patience};
 use homeward::directory::write_back::{Target, apply};
 use homeward::model::{AttributeChange, DigestReadiness, ExpireResult, PasswordDate, Status, Write, WriteResult};
 use ldap3::Ldap;
@@ -657,6 +660,49 @@ fn check_says_what_stops_the_agent_at_a_server_that_nobody_prepared() {
     assert_eq!(output.status.code(), Some(1), "{checked}");
     assert!(checked.contains("nsLookThroughLimit") && checked.contains("does not know"), "{checked}");
     assert!(checked.contains("schemas/ldap/389ds.ldif"), "{checked}");
+}
+
+#[tokio::test]
+async fn a_cursor_goes_on_a_little_before_where_it_was_taken() {
+    let server = Ds389::builder().content_sync().users(["ann", "bob"].map(|uid| person(uid, "")).concat()).start();
+    let tls = server.directory().tls;
+    let access = Access {
+        endpoint: Endpoint::parse(&server.url(), &tls, false).unwrap(),
+        tls,
+        bind: server.directory().bind,
+        key: KeyAttribute::NsUniqueId,
+        page: None,
+        patience: Patience::default(),
+    };
+    let shape = SearchShape {
+        base: SUFFIX.into(),
+        filter: WIDEST_FILTER.into(),
+        attributes: ["uid", "nsAccountLock"].map(String::from).to_vec(),
+        meaning: String::new(),
+    };
+    let mut first = Syncrepl::start(&access, &shape, None).await.unwrap();
+    while first.next().await.unwrap().complete.is_none() {}
+    server.modify(&locked("ann"));
+    let cursor = loop {
+        if let Some(cursor) = first.next().await.unwrap().cursor {
+            break cursor;
+        }
+    };
+    drop(first);
+    let mut again = Syncrepl::start(&access, &shape, Some(&cursor)).await.unwrap();
+    assert!(again.resumed());
+    let mut changes = Vec::new();
+    loop {
+        let batch = again.next().await.unwrap();
+        changes.extend(batch.changes);
+        if let Some(presence) = batch.complete {
+            assert_eq!(presence, Presence::ChangesOnly);
+            break;
+        }
+    }
+    // The cursor covers her lock, and it comes again, whole.
+    let her_lock = |change: &Change| matches!(change, Change::Entry(it) if it.dn == dn("ann") && it.values("nsaccountlock") == [b"true".to_vec()]);
+    assert!(changes.iter().any(her_lock), "{changes:?}");
 }
 
 // ---- writing back

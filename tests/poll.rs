@@ -12,7 +12,7 @@ use homeward::directory::source::poll::Poll;
 use homeward::directory::source::syncrepl::{SearchShape, WIDEST_FILTER};
 use homeward::directory::source::{Batch, Change, Comparison, Cursor, Presence, SourceError};
 use homeward::directory::stream::{Access, Patience, StreamError};
-use homeward::model::Status;
+use homeward::model::{DigestReadiness, Status};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use support::agent::Agent;
@@ -228,6 +228,28 @@ fn the_whole_agent_works_on_a_server_that_is_only_asked() {
     let checked = agent.say(&["check"]);
     assert!(checked.contains("poll: it is asked at intervals") && checked.contains("overlay syncprov"), "{checked}");
     assert!(!checked.contains("FAIL"), "{checked}");
+}
+
+#[test]
+fn a_server_of_an_unknown_kind_is_asked_and_says_nothing_of_passwords() {
+    let slapd = Slapd::builder().users(people(&["ann"])).start();
+    let dns = Nsd::start(&[("example.com", "")]);
+    let digest = "[digest]\nrequired = true\naction = \"expire\"\n";
+    let mut agent = Agent::of(&slapd)
+        .directory("flavour = \"generic\"\npoll_interval = \"250ms\"")
+        .extra(format!("[dns]\nservers = [\"{}\"]\n{digest}", dns.address()));
+    agent.start();
+    agent.waits("ann", Status::Enabled);
+    assert_eq!(agent.standing("ann").digest, DigestReadiness::Unknown);
+    slapd.add(&person("bob", ""));
+    agent.waits("bob", Status::Enabled);
+    let checked = agent.cli(&["check"]);
+    let checked = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(
+        checked.contains("generic: the configuration says so") && checked.contains("poll: it is asked"),
+        "{checked}"
+    );
+    assert!(agent.say(&["status"]).contains("source   poll at"));
 }
 
 #[test]

@@ -15,12 +15,14 @@
 //! | yes | cookie older than the log it needs | result 4096 | none: `RefreshRequired` |
 //!
 //! 389 DS (Content Synchronization plug-in) always answers a cookie with an id set of removed and then changed entries. Its
-//! cookie, `server#account:base:filter#number`, is bound to the search (else 4096), and five things are its own:
+//! cookie, `server#account:base:filter#number`, is bound to the search (else 4096), and six things are its own:
 //!
 //! * Who stopped to match while nobody listened is not mentioned: so the filter sent is one that everybody matches.
 //! * After a cookie, changed entries come with all their attributes, whatever was asked, but without the operational ones:
 //!   who is locked looks as if not. So the reader skips over what nobody asked for, and those entries are read once more.
 //! * A number older than what its changelog remembers is taken without a word: [`remembered`] asks the root DSE first.
+//! * A live message may bear a number that covers another change whose message comes after it (seen under parallel writes, by
+//!   one): [`stepped_back`] asks for the newest changes once more.
 //! * Now and then a live message bears the number 4294967295, an unsigned -1: no position.
 //! * Without `nsslapd-attribute: nsuniqueid:targetUniqueId` in the retro changelog a cookie brings nobody at all, and a
 //!   newer number: nobody told though the number went on is `RefreshRequired`.
@@ -52,6 +54,9 @@ pub const SOURCE: &str = "syncrepl";
 /// The filter to send: the widest, as a cookie is not bound to a filter, and who came to match another one later would
 /// never be sent.
 pub const WIDEST_FILTER: &str = "(objectClass=*)";
+
+/// Changes that 389 DS may have under way at the same time: it has fewer threads.
+const UNDER_WAY_MAX: u64 = 100;
 
 /// More entries than this are not read once more: reading all is quicker.
 const CHANGED_MAX: usize = 5_000;
@@ -111,7 +116,7 @@ impl Syncrepl {
             scope: Scope::Subtree,
             filter: shape.filter.clone(),
             attributes: attributes.clone(),
-            sync: Some(SyncRequest { persist: true, cookie: cookie.clone() }),
+            sync: Some(SyncRequest { persist: true, cookie: cookie.as_deref().map(stepped_back) }),
             page: None,
             persistent: false,
         };
@@ -359,6 +364,16 @@ pub fn remembered(cookie: &[u8], first: Option<u64>) -> bool {
     }
 }
 
+/// The cookie to send. A number of 389 DS may cover changes that were under way when it came: these are asked for again.
+fn stepped_back(cookie: &[u8]) -> Vec<u8> {
+    match numbered(cookie) {
+        Some((bound_to, number)) if number > 1 => {
+            format!("{bound_to}#{}", number.saturating_sub(UNDER_WAY_MAX).max(1)).into_bytes()
+        }
+        Some(_) | None => cookie.to_vec(),
+    }
+}
+
 /// A cookie of 389 DS: what it is bound to, and the number of the last change that it covers.
 fn numbered(cookie: &[u8]) -> Option<(&str, u64)> {
     let (bound_to, number) = std::str::from_utf8(cookie).ok()?.rsplit_once('#')?;
@@ -572,6 +587,14 @@ mod tests {
         assert_eq!((batch.complete, position(&batch)), (Some(Presence::ChangesOnly), Some(&ds(9)[..])));
         assert_eq!(position(&only(&mut live, vec![entry(1, State::Modify, Some(&ds(10)))])), Some(&ds(10)[..]));
         assert_eq!(only(&mut live, vec![entry(1, State::Modify, Some(&ds(8)))]).cursor, None);
+    }
+
+    #[test]
+    fn the_newest_numbered_changes_are_asked_for_again() {
+        for (number, sent) in [(0, 0), (1, 1), (7, 1), (101, 1), (102, 2), (1000, 900)] {
+            assert_eq!(stepped_back(&ds(number)), ds(sent), "{number}");
+        }
+        assert_eq!(stepped_back(OLD), OLD, "a CSN is exact");
     }
 
     #[test]
