@@ -2,7 +2,7 @@
 
 # Programs that the demo and the tests start; tests/install.sh knows their packages.
 DEMO_NEEDS := cc slapd ldapadd nsd openssl
-TEST_NEEDS := $(DEMO_NEEDS) systemd-analyze samba mdb_copy faketime
+TEST_NEEDS := $(DEMO_NEEDS) systemd-analyze faketime samba mdb_copy ns-slapd dscreate setpriv
 
 # DEMO=once: the demo ends by itself.
 DEMO ?=

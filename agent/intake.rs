@@ -10,7 +10,7 @@
 use crate::config;
 use crate::directory::Entry;
 use crate::directory::entry::{MEMBER_OF, MEMBER_OF_NESTED, Mapped, PROBLEM, Shape, classify};
-use crate::directory::source::{Batch, Change, Cursor, Guarantees, Presence};
+use crate::directory::source::{Batch, Change, Comparison, Cursor, Guarantees, Presence};
 use crate::model::{Sequence, Timestamp, UserKey, UserRecord, Value, is_below_or_equal, normalized_dn};
 use crate::store::directory::{self as sql, EntryRow, Glance, GoneKind, MovedRow, Place, PlaceKind, RereadRow, meta};
 use crate::store::open::{self, Kind};
@@ -278,7 +278,7 @@ impl Intake {
     }
 
     /// Before the first batch of every refresh: what an earlier, broken one has seen counts no more. `resumed`: it goes
-    /// on from a cursor rather than from nothing.
+    /// on from a cursor, or tells no more than who is there, rather than reading everything.
     pub fn begin_refresh(&mut self, resumed: bool) {
         let into_nothing = self.state.present == 0;
         self.refresh = Some(Refresh { resumed, into_nothing, ..Refresh::default() });
@@ -286,6 +286,9 @@ impl Intake {
 
     /// Stores a batch and its cursor, both or neither. After an error the same batch may be given again.
     pub fn take(&mut self, batch: Batch, now: Timestamp) -> Result<Taken, StoreError> {
+        if let Some(comparison) = batch.begins {
+            self.begin_refresh(comparison == Comparison::Names);
+        }
         let completes = batch.complete == Some(Presence::Everything);
         let guard = self.guard;
         // Not before it is needed: the copy of a million is not free.

@@ -708,8 +708,12 @@ fn log(place: &Place) -> Intake {
     let mut intake = Intake::open(&place.state_dir(), shape(), Groups::default(), guard, NOON).unwrap();
     intake.begin_refresh(false);
     let changes = [(1, "ann"), (2, "bob")].map(|(number, login)| change(number, login, "example.com"));
-    let batch =
-        Batch { changes: changes.into(), complete: Some(source::Presence::Everything), cursor: None, refresh: true };
+    let batch = Batch {
+        changes: changes.into(),
+        complete: Some(source::Presence::Everything),
+        refresh: true,
+        ..Batch::default()
+    };
     intake.take(batch, NOON).unwrap();
     intake
         .tell_source(&SourceStatus {

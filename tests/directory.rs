@@ -555,6 +555,7 @@ fn hostile_directory() -> Directory {
         bind: Bind::Anonymous,
         tls: homeward::config::Tls { mode: None, ca_file: None, certificate_file: None, key_file: None },
         allow_plaintext: false,
+        poll_interval: Duration::from_secs(1),
         sweep_interval: Duration::from_secs(86_400),
         attributes: Default::default(),
     }

@@ -14,8 +14,11 @@ package_of() {
         slapd) echo slapd ;;
         ldapadd) echo ldap-utils ;;
         nsd) echo nsd ;;
+        ns-slapd) echo 389-ds-base ;;
+        dscreate) echo python3-lib389 ;;
         openssl) echo openssl ;;
         faketime) echo faketime ;;
+        setpriv) echo util-linux ;;
         systemd-analyze) echo systemd ;;
         mdb_copy) echo lmdb-utils ;;
         samba) echo samba samba-ad-dc samba-dsdb-modules samba-ad-provision ldb-tools python3-samba ;;

@@ -39,7 +39,7 @@ impl World {
     fn refresh(&mut self, changes: Vec<Change>) -> homeward::intake::Taken {
         self.intake.begin_refresh(false);
         self.intake
-            .take(Batch { changes, complete: Some(Presence::Everything), cursor: None, refresh: true }, NOW)
+            .take(Batch { changes, complete: Some(Presence::Everything), refresh: true, ..Batch::default() }, NOW)
             .unwrap()
     }
 

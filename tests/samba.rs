@@ -9,10 +9,11 @@ mod support;
 use homeward::config::{Bind, SourceKind};
 use homeward::directory::Entry;
 use homeward::directory::connect::{Endpoint, connect};
+use homeward::directory::flavour::RootDse;
 use homeward::directory::key::KeyAttribute;
 use homeward::directory::lookup;
 use homeward::directory::source::syncrepl::{SearchShape, WIDEST_FILTER};
-use homeward::directory::source::{Batch, Change, Cursor, Presence, Source, SourceError, guarantees};
+use homeward::directory::source::{Batch, Change, Cursor, Means, Presence, Source, SourceError};
 use homeward::directory::stream::Access;
 use homeward::model::UserKey;
 use std::collections::{BTreeMap, BTreeSet};
@@ -466,6 +467,10 @@ fn access(samba: &Samba, who: (&str, &str)) -> Access {
     Access::new(&directory, endpoint, KeyAttribute::ObjectGuid)
 }
 
+fn means(kind: SourceKind, sees_deleted: bool) -> Means {
+    Means::new(kind, LONG, &RootDse::default(), sees_deleted)
+}
+
 fn shape(base: &str) -> SearchShape {
     SearchShape {
         base: base.into(),
@@ -506,7 +511,7 @@ impl Hearing {
         base: &str,
         cursor: Option<&Cursor>,
     ) -> Result<Hearing, SourceError> {
-        let source = Source::start(kind, &access(samba, who), &shape(base), cursor).await?;
+        let source = Source::start(&means(kind, true), &access(samba, who), &shape(base), cursor).await?;
         let (entries, deleted, batches) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
         let mut hearing = Hearing { source, entries, deleted, batches, complete: None, cursor: cursor.cloned() };
         while hearing.complete.is_none() {
@@ -765,7 +770,7 @@ async fn who_may_not_read_deleted_objects_hears_of_no_deletion_and_is_told_so() 
     for (who, sees) in [(AGENT, true), (PLAIN, false)] {
         let mut ldap = connect(&as_whom(who), LONG).await.unwrap().0;
         assert_eq!(lookup::sees_deleted(&mut ldap, SUFFIX).await.unwrap(), sees);
-        let guarantees = guarantees(SourceKind::DirSync, true, sees);
+        let guarantees = means(SourceKind::DirSync, sees).guarantees(true);
         assert_eq!(guarantees.deletes.starts_with("by sweep only"), !sees);
     }
 }

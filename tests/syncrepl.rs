@@ -27,6 +27,7 @@ const QUIET: Duration = Duration::from_millis(700);
 fn access_to(slapd: &Slapd, url: &str, tls: Tls) -> Access {
     Access {
         key: KeyAttribute::EntryUuid,
+        page: None,
         endpoint: Endpoint::parse(url, &tls, false).unwrap(),
         tls,
         bind: slapd.directory().bind,

@@ -7,12 +7,12 @@ mod support;
 
 use homeward::config::{Attributes, Bind, Directory, Flavour, SourceKind, Tls};
 use homeward::directory::connect::{Endpoint, connect};
-use homeward::directory::flavour::profile;
+use homeward::directory::flavour::{RootDse, profile};
 use homeward::directory::key::KeyAttribute;
 use homeward::directory::lookup;
 use homeward::directory::source::scan::Scan;
 use homeward::directory::source::syncrepl::{SearchShape, WIDEST_FILTER};
-use homeward::directory::source::{Batch, Change, Cursor, Source, SourceError};
+use homeward::directory::source::{Batch, Change, Cursor, Means, Source, SourceError};
 use homeward::directory::stream::{Access, Scope};
 use homeward::directory::write_back::{Target, apply};
 use homeward::model::{AttributeChange, UserKey, Write, WriteRefusal, WriteResult};
@@ -23,6 +23,8 @@ use support::windows::{HEAD, Rules, Windows};
 
 /// Longer than anything here takes on a busy machine.
 const LONG: Duration = Duration::from_secs(60);
+/// As the poller asks for.
+const PAGE: u32 = 1000;
 const BOTH: [SourceKind; 2] = [SourceKind::DirSync, SourceKind::Usn];
 
 fn directory(windows: &Windows) -> Directory {
@@ -35,6 +37,7 @@ fn directory(windows: &Windows) -> Directory {
         bind: Bind::Simple { dn: "agent@example.com".into(), password: "secret".to_owned().into() },
         tls: Tls { mode: None, ca_file: None, certificate_file: None, key_file: None },
         allow_plaintext: false,
+        poll_interval: LONG,
         sweep_interval: LONG,
         attributes: Attributes::default(),
     }
@@ -43,7 +46,7 @@ fn directory(windows: &Windows) -> Directory {
 fn access(windows: &Windows) -> Access {
     let directory = directory(windows);
     let endpoint = Endpoint::parse(&directory.urls[0], &directory.tls, false).unwrap();
-    Access::new(&directory, endpoint, KeyAttribute::ObjectGuid)
+    Access { page: Some(PAGE), ..Access::new(&directory, endpoint, KeyAttribute::ObjectGuid) }
 }
 
 fn attributes() -> Vec<String> {
@@ -57,7 +60,8 @@ async fn start(kind: SourceKind, windows: &Windows, cursor: Option<&Cursor>) -> 
         attributes: attributes(),
         meaning: String::new(),
     };
-    Source::start(kind, &access(windows), &shape, cursor).await
+    let means = Means::new(kind, LONG, &RootDse::default(), true);
+    Source::start(&means, &access(windows), &shape, cursor).await
 }
 
 async fn next(source: &mut Source) -> Result<Batch, SourceError> {

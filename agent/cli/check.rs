@@ -4,12 +4,12 @@
 use super::context::{self, Context};
 use super::print::{Colour, Progress, count, moment, printable, span};
 use super::{CliError, FAILED, FINE, store};
-use crate::config::{DigestAction, Flavour, Mode};
+use crate::config::{DigestAction, Flavour, Mode, SourceKind};
 use crate::directory::connect::{self, Endpoint};
 use crate::directory::entry::{Mapped, classify};
 use crate::directory::flavour::{self, FlavourProfile, RootDse};
 use crate::directory::lookup;
-use crate::directory::source::{self, Change, NoSource, scan::Scan};
+use crate::directory::source::{self, Change, Guarantees, Means, scan::Scan};
 use crate::directory::stream::{Scope, StreamError};
 use crate::error::chain;
 use crate::model::{SrvAnswer, Timestamp};
@@ -30,7 +30,12 @@ const BACKUP_MAX_AGE: Duration = Duration::from_secs(7 * 86_400);
 /// Less free space than this, in octets, is doubted; a tenth of it fails.
 const FREE_MIN: u64 = 1 << 30;
 /// The file that a server's schema is prepared with.
-const SCHEMA_FILE: &str = "schemas/ldap/homeward.schema";
+fn schema_file(flavour: Flavour) -> &'static str {
+    match flavour {
+        Flavour::Ds389 | Flavour::FreeIpa => "schemas/ldap/389ds.ldif",
+        Flavour::OpenLdap | Flavour::Generic | Flavour::ActiveDirectory => "schemas/ldap/homeward.schema",
+    }
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 enum State {
@@ -175,24 +180,23 @@ async fn directory(report: &mut Report<'_>, mut ldap: Ldap, endpoint: Endpoint) 
         Ok((source, why)) => {
             let context = root.naming_context_of(&config.base).unwrap_or(&config.base).to_owned();
             let sees_deleted = kind == Flavour::ActiveDirectory && lookup::sees_deleted(&mut ldap, &context).await?;
+            let means = Means::new(source, config.poll_interval, &root, sees_deleted);
             let sees_outside = lookup::sees_outside(&mut ldap, &config.base, &context).await?;
-            let promises = source::guarantees(source, sees_outside, sees_deleted);
-            let text = format!(
-                "{source}: {why}; deletes are heard {}, moves {}, within {}",
-                promises.deletes, promises.moves, promises.latency
-            );
-            if kind == Flavour::ActiveDirectory && !sees_deleted {
+            let Guarantees { deletes, moves, latency } = means.guarantees(sees_outside);
+            let text = format!("{source}: {why}; deletes are heard {deletes}, moves {moves}; latency {latency}");
+            if kind == Flavour::ActiveDirectory && !means.sees_deleted {
                 let hint = "give the account list and read rights on CN=Deleted Objects (docs/active-directory.md), then: homeward check";
                 report.add(State::Doubt, "source", text, hint)?;
             } else {
                 report.fine("source", text)?;
             }
+            if let (None, SourceKind::Poll, Some(better)) = (config.source, source, source::better(kind)) {
+                let text = "there is a better one, which this server does not offer";
+                report.add(State::Doubt, "source", text, better)?;
+            }
         }
         Err(problem) => {
             report.add(State::Fail, "source", problem.to_string(), &problem.hint().0)?;
-            if matches!(problem, NoSource::NotServed(_)) {
-                return Ok(Domains::new());
-            }
         }
     }
     if lookup::readable(&mut ldap, &config.base).await? {
@@ -262,7 +266,7 @@ async fn schema(
         report.fine("schema", "has the attributes and the class of [im.write_back]")?;
     } else {
         let text = format!("the server does not know {}", missing.join(", "));
-        let hint = format!("load {SCHEMA_FILE}, or change [im.write_back]; then: homeward check");
+        let hint = format!("load {}, or change [im.write_back]; then: homeward check", schema_file(profile.flavour));
         report.add(State::Fail, "schema", text, &hint)?;
     }
     let digest = report.c.config.digest.clone();
@@ -279,7 +283,12 @@ async fn schema(
             Some(since) => format!("in force since {}", moment(since)),
             None => "in force since the agent first saw it required".into(),
         };
-        report.fine("digest", format!("{} tells when a password was set; {since}", profile.password_date))
+        report.fine("digest", format!("{} tells when a password was set; {since}", profile.password_date))?;
+        if profile.flavour == Flavour::Ds389 && digest.action == DigestAction::Expire {
+            let text = "a new password is demanded only where the policy says passwordMustChange, which only its administrators see";
+            report.add(State::Doubt, "digest", text, "dsconf INSTANCE pwpolicy set --pwdmustchange on")?;
+        }
+        Ok(())
     } else {
         let text = format!("the server does not know {}: readiness stays unknown", missing.join(", "));
         report.add(
@@ -346,9 +355,19 @@ async fn users(report: &mut Report<'_>, world: &World, settings: &Settings) -> R
             let text = format!("the filter {filter} finds nobody");
             report.add(State::Fail, "users", text, "correct [directory] filter or base, then: homeward check")?;
         }
-        Err(StreamError::Refused { code: crate::directory::stream::SIZE_LIMIT, .. }) => {
+        Err(StreamError::Refused {
+            code: crate::directory::stream::SIZE_LIMIT | crate::directory::stream::ADMIN_LIMIT,
+            ..
+        }) => {
             let text = "the server cuts searches of this account off (size limit)";
-            let hint = "give it none (limits dn.exact=\"…\" size=unlimited time=unlimited), then: homeward check";
+            let hint = match world.profile.flavour {
+                Flavour::Ds389 | Flavour::FreeIpa => {
+                    "give its entry nsSizeLimit, nsTimeLimit and nsLookThroughLimit: -1 (docs/389ds.md), then: homeward check"
+                }
+                Flavour::OpenLdap | Flavour::Generic | Flavour::ActiveDirectory => {
+                    "give it none (limits dn.exact=\"…\" size=unlimited time=unlimited), then: homeward check"
+                }
+            };
             report.add(State::Fail, "users", text, hint)?;
         }
         Err(error) => report.add(State::Fail, "users", chain(&error), &error.hint().0)?,
@@ -359,8 +378,15 @@ async fn users(report: &mut Report<'_>, world: &World, settings: &Settings) -> R
     }
     if report.c.config.digest.required && without_date > 0 {
         let text = format!("{} of {found} without {}", without_date, settings.policy.names.password_date);
-        let hint =
-            "their readiness may stay unknown until the next password change; is overlay ppolicy on the database?";
+        let hint = match world.profile.flavour {
+            Flavour::Ds389 => {
+                "their readiness is unknown until the next password change after: dsconf INSTANCE pwpolicy set --pwdtrack on"
+            }
+            Flavour::FreeIpa => "their readiness is unknown until the next password change",
+            Flavour::OpenLdap | Flavour::Generic | Flavour::ActiveDirectory => {
+                "their readiness may stay unknown until the next password change; is overlay ppolicy on the database?"
+            }
+        };
         report.add(State::Doubt, "digest", text, hint)?;
     }
     if unreadable > 0 {

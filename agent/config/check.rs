@@ -460,6 +460,7 @@ fn guard_percent_is_a_percentage(c: &mut Checking<'_>) {
 
 fn times_are_not_zero(c: &mut Checking<'_>) {
     let times = [
+        ("directory.poll_interval", c.file.directory.poll_interval),
         ("directory.sweep_interval", c.file.directory.sweep_interval),
         ("guard.window", c.file.guard.window),
         ("queue.retention", c.file.queue.retention),
@@ -498,6 +499,8 @@ fn build(file: &File, path: &Path, password: Option<SecretString>, warnings: Vec
             flavour: match directory.flavour {
                 FlavourSetting::Auto => None,
                 FlavourSetting::OpenLdap => Some(Flavour::OpenLdap),
+                FlavourSetting::Ds389 => Some(Flavour::Ds389),
+                FlavourSetting::FreeIpa => Some(Flavour::FreeIpa),
                 FlavourSetting::Generic => Some(Flavour::Generic),
                 FlavourSetting::ActiveDirectory => Some(Flavour::ActiveDirectory),
             },
@@ -506,6 +509,7 @@ fn build(file: &File, path: &Path, password: Option<SecretString>, warnings: Vec
                 SourceSetting::Syncrepl => Some(SourceKind::Syncrepl),
                 SourceSetting::DirSync => Some(SourceKind::DirSync),
                 SourceSetting::Usn => Some(SourceKind::Usn),
+                SourceSetting::Poll => Some(SourceKind::Poll),
             },
             filter: (directory.filter != "auto").then(|| directory.filter.clone()),
             bind: match directory.bind {
@@ -528,6 +532,7 @@ fn build(file: &File, path: &Path, password: Option<SecretString>, warnings: Vec
                 key_file: optional_path(&directory.tls.key_file),
             },
             allow_plaintext: directory.allow_plaintext,
+            poll_interval: directory.poll_interval.0,
             sweep_interval: directory.sweep_interval.0,
             attributes: Attributes {
                 login: directory.attributes.login.clone(),

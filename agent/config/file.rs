@@ -78,6 +78,8 @@ pub struct Directory {
     pub bind_password_file: Option<String>,
     /// Permits plain text to a host that is not this one. Passwords then cross the network readably.
     pub allow_plaintext: bool,
+    /// How often a server is asked for changes that does not tell them by itself (source = "poll").
+    pub poll_interval: Span,
     /// Full comparison; repairs whatever was missed.
     pub sweep_interval: Span,
     /// Encryption.
@@ -92,6 +94,9 @@ pub enum FlavourSetting {
     #[default]
     Auto,
     OpenLdap,
+    #[serde(rename = "389ds")]
+    Ds389,
+    FreeIpa,
     Generic,
     #[serde(rename = "active-directory")]
     ActiveDirectory,
@@ -106,6 +111,7 @@ pub enum SourceSetting {
     #[serde(rename = "dirsync")]
     DirSync,
     Usn,
+    Poll,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -346,6 +352,7 @@ impl Default for Directory {
             bind_dn: None,
             bind_password_file: None,
             allow_plaintext: false,
+            poll_interval: Span(Duration::from_secs(5)),
             sweep_interval: Span::hours(24),
             tls: Tls::default(),
             attributes: Attributes::default(),

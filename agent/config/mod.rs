@@ -182,6 +182,8 @@ pub struct Directory {
     pub bind: Bind,
     pub tls: Tls,
     pub allow_plaintext: bool,
+    /// How often `poll` asks.
+    pub poll_interval: Duration,
     pub sweep_interval: Duration,
     pub attributes: Attributes,
 }
@@ -207,6 +209,7 @@ pub enum SourceKind {
     #[serde(rename = "dirsync")]
     DirSync,
     Usn,
+    Poll,
 }
 
 impl Flavour {
@@ -240,6 +243,7 @@ impl SourceKind {
             SourceKind::Syncrepl => "syncrepl",
             SourceKind::DirSync => "dirsync",
             SourceKind::Usn => "usn",
+            SourceKind::Poll => "poll",
         }
     }
 }

@@ -55,15 +55,17 @@ impl Config {
                 base: Some(directory.base.clone()),
                 flavour: match directory.flavour {
                     Some(Flavour::OpenLdap) => FlavourSetting::OpenLdap,
+                    Some(Flavour::Ds389) => FlavourSetting::Ds389,
+                    Some(Flavour::FreeIpa) => FlavourSetting::FreeIpa,
                     Some(Flavour::Generic) => FlavourSetting::Generic,
                     Some(Flavour::ActiveDirectory) => FlavourSetting::ActiveDirectory,
-                    // The others come with later versions: no file can name them yet.
-                    Some(Flavour::Ds389 | Flavour::FreeIpa) | None => FlavourSetting::Auto,
+                    None => FlavourSetting::Auto,
                 },
                 source: match directory.source {
                     Some(SourceKind::Syncrepl) => SourceSetting::Syncrepl,
                     Some(SourceKind::DirSync) => SourceSetting::DirSync,
                     Some(SourceKind::Usn) => SourceSetting::Usn,
+                    Some(SourceKind::Poll) => SourceSetting::Poll,
                     None => SourceSetting::Auto,
                 },
                 filter: directory.filter.clone().unwrap_or_else(|| "auto".into()),
@@ -71,6 +73,7 @@ impl Config {
                 bind_dn,
                 bind_password_file,
                 allow_plaintext: directory.allow_plaintext,
+                poll_interval: Span(directory.poll_interval),
                 sweep_interval: Span(directory.sweep_interval),
                 tls: file::Tls {
                     mode: match directory.tls.mode {

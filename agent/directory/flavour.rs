@@ -12,6 +12,10 @@ use std::collections::BTreeMap;
 pub const ASSERTION_CONTROL: &str = "1.3.6.1.1.12";
 /// RFC 4533: content synchronization.
 pub const SYNC_CONTROL: &str = "1.3.6.1.4.1.4203.1.9.1.1";
+/// draft-ietf-ldapext-psearch-03.
+pub const PERSISTENT_SEARCH_CONTROL: &str = "2.16.840.1.113730.3.4.3";
+/// RFC 2696.
+pub const PAGED_RESULTS_CONTROL: &str = "1.2.840.113556.1.4.319";
 /// Active Directory says this of itself in `supportedCapabilities` (MS-ADTS 3.1.1.3.4.3.1).
 const ACTIVE_DIRECTORY_CAPABILITY: &str = "1.2.840.113556.1.4.800";
 /// The arc of FreeIPA's own extended operations.
@@ -28,6 +32,7 @@ const ROOT_DSE_ATTRIBUTES: &[&str] = &[
     "vendorVersion",
     "configContext",
     "subschemaSubentry",
+    "firstChangeNumber",
 ];
 
 /// What the server says of itself (RFC 4512 5.1).
@@ -44,6 +49,8 @@ pub struct RootDse {
     /// OpenLDAP: where its configuration is, `cn=config`.
     pub config_context: Option<String>,
     pub subschema: Option<String>,
+    /// 389 DS: the oldest change that its retro changelog still has.
+    pub first_change: Option<u64>,
 }
 
 impl RootDse {
@@ -73,6 +80,7 @@ impl RootDse {
             vendor_version: one("vendorversion"),
             config_context: one("configcontext"),
             subschema: one("subschemasubentry"),
+            first_change: one("firstchangenumber").and_then(|number| number.parse().ok()),
         }
     }
 }
@@ -131,6 +139,8 @@ pub struct FlavourProfile {
     pub password_date: &'static str,
     /// The attribute and value that demand a new password at the next bind. `None`: not known for such servers.
     pub password_reset: Option<(&'static str, &'static str)>,
+    /// When the entry was created, on servers that date every change of a password: an older entry without a date has an
+    /// older password. Empty: no date says nothing.
     pub created: &'static str,
     /// When the account expires; empty: no such attribute.
     pub expires: &'static str,
@@ -171,17 +181,20 @@ pub fn profile(flavour: Flavour) -> FlavourProfile {
             key: KeyAttribute::NsUniqueId,
             password_date: "pwdUpdateTime",
             password_reset: Some(("passwordExpirationTime", "19700101000000Z")),
+            created: "",
             ..openldap
         },
+        // In the past, and not 1970: the KDC takes a time of zero for "never" (MIT krb5, kdc_util.c: pw_expiration).
         Flavour::FreeIpa => FlavourProfile {
             disabled: "(nsAccountLock=TRUE)",
             lockout: None,
             key: KeyAttribute::NsUniqueId,
             password_date: "krbLastPwdChange",
-            password_reset: Some(("krbPasswordExpiration", "19700101000000Z")),
+            password_reset: Some(("krbPasswordExpiration", "20000101000000Z")),
+            created: "",
             ..openldap
         },
-        Flavour::Generic => FlavourProfile { password_reset: None, ..openldap },
+        Flavour::Generic => FlavourProfile { password_reset: None, created: "", ..openldap },
         // userAccountControl: 2 is disabled, 2048 the account of a trusted domain (MS-ADTS 2.2.16). pwdLastSet 0: must
         // change at the next logon (MS-ADTS 2.313 of MS-ADA3). The four attributes come with msExchIMRecipient, which
         // the schema puts on every user.

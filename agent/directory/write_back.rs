@@ -29,6 +29,8 @@ const CONSTRAINT_VIOLATION: u32 = 19;
 const ATTRIBUTE_OR_VALUE_EXISTS: u32 = 20;
 const NO_SUCH_OBJECT: u32 = 32;
 const UNWILLING_TO_PERFORM: u32 = 53;
+/// 389 DS: a second value of an attribute that takes one.
+const OBJECT_CLASS_VIOLATION: u32 = 65;
 const ASSERTION_FAILED: u32 = 122;
 
 /// Where writes go, and what is read back.
@@ -162,7 +164,7 @@ async fn change(ldap: &mut Ldap, target: &Target, write: &Write, timeout: Durati
                     return Ok(Changed::At(dn));
                 }
             }
-            NO_SUCH_ATTRIBUTE | CONSTRAINT_VIOLATION | ATTRIBUTE_OR_VALUE_EXISTS => {
+            NO_SUCH_ATTRIBUTE | CONSTRAINT_VIOLATION | ATTRIBUTE_OR_VALUE_EXISTS | OBJECT_CLASS_VIOLATION => {
                 let Some(entry) = target.read(ldap, write).await? else {
                     return Ok(Changed::Not(WriteResult::NotFound));
                 };

@@ -188,6 +188,8 @@ impl Desk {
             if complete == Some(Presence::Everything) && !pass.begin.resumed {
                 lines::source_refreshed(pass.users, pass.changed, pass.started.elapsed());
             }
+            // A source that compares again and again does it quietly.
+            pass.begin.resumed = true;
         } else if refresh && !pass.begin.resumed && pass.told.elapsed() >= PROGRESS_EVERY {
             pass.told = Instant::now();
             lines::source_refresh_progress(pass.users);

@@ -124,7 +124,7 @@ pub(super) async fn run(
         Some(_) => None,
         None => keeper.with(|intake| intake.cursor()).await?,
     };
-    match (world.source, &cursor) {
+    match (world.means.kind, &cursor) {
         (SourceKind::Syncrepl, Some(cursor)) => {
             let context_csns = lookup::context_csns(errands.ldap().await?, &world.naming_context).await?;
             let fingerprint = world.search.fingerprint(&world.access.account());
@@ -133,9 +133,9 @@ pub(super) async fn run(
             }
         }
         // Domain controllers are asked by their source.
-        (SourceKind::Syncrepl, None) | (SourceKind::DirSync | SourceKind::Usn, _) => {}
+        (SourceKind::Syncrepl, None) | (SourceKind::DirSync | SourceKind::Usn | SourceKind::Poll, _) => {}
     }
-    let source = Source::start(world.source, &world.access, &world.search, cursor.as_ref()).await?;
+    let source = Source::start(&world.means, &world.access, &world.search, cursor.as_ref()).await?;
     let why_full = match (&full, cursor) {
         _ if source.resumed() => None,
         (Some(why), _) => Some(why.as_str()),
@@ -146,10 +146,10 @@ pub(super) async fn run(
         keeper.with(|intake| intake.forget_rereads()).await??;
     }
     let connected = || {
-        lines::source_connected(url, world.source.as_str(), &world.why);
+        lines::source_connected(url, world.means.kind.as_str(), &world.why);
         why_full.map(lines::source_refresh_started);
     };
-    told(tell(keeper, url, "refreshing", Some((world.source, world.guarantees()))).await)?;
+    told(tell(keeper, url, "refreshing", Some((world.means.kind, world.guarantees()))).await)?;
     tokio::select! {
         ended = follow(source, keeper, connected, sweep_at(config, keeper, plan).await?) => ended,
         ended = errands.run() => ended,

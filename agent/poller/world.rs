@@ -1,7 +1,7 @@
 //! What a connected directory is: flavour, names, scope, groups, and what it can promise. Read when a session begins.
 //! `plan` and `check` read by it too, so that they see the users that the agent sees.
 
-use crate::config::{Config, Directory, Flavour, SourceKind, WriteBackNames};
+use crate::config::{Config, Directory, Flavour, WriteBackNames};
 use crate::decide::filter::Filter;
 use crate::directory::connect::{self, ConnectError, Endpoint};
 use crate::directory::entry::{GROUPS, MEMBER_OF, PRIMARY_GROUP, Shape, is_secret, members};
@@ -9,7 +9,7 @@ use crate::directory::flavour::{self, FlavourProfile};
 use crate::directory::lookup::{self, LookupError};
 use crate::directory::source::scan::Scan;
 use crate::directory::source::syncrepl::{SearchShape, WIDEST_FILTER};
-use crate::directory::source::{self, Batch, Change, Guarantees, NoSource};
+use crate::directory::source::{self, Batch, Change, Guarantees, Means, NoSource};
 use crate::directory::stream::{Access, Scope, StreamError};
 use crate::error::{Disposition, Hint};
 use crate::intake::{Groups, Intake};
@@ -20,6 +20,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
+/// Entries in one page of a search, where the server has pages: from here on they cost nothing.
+const PAGE: u32 = 1000;
 /// For each step of connecting.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -96,7 +98,7 @@ pub struct World {
     /// Attributes of which one is set where somebody was enabled before.
     pub carriers: Vec<String>,
     /// How changes are heard.
-    pub source: SourceKind,
+    pub means: Means,
     /// How one sees what server it is, and why that source.
     pub why: String,
     pub profile: FlavourProfile,
@@ -106,7 +108,6 @@ pub struct World {
     user_filter: Filter,
     lockout_matters: bool,
     sees_outside: bool,
-    sees_deleted: bool,
     /// Our own entry, if it lies in the naming context and can be read: it must stay so.
     pub own_entry: Option<String>,
 }
@@ -169,15 +170,17 @@ impl World {
             let _ = write!(meaning, "\n{group} {nested}");
         }
         let carriers = [&names.home, &names.address].into_iter().filter(|name| !name.is_empty()).cloned().collect();
+        let mut access = Access::new(directory, endpoint.clone(), profile.key);
+        access.page = root.supports(flavour::PAGED_RESULTS_CONTROL).then_some(PAGE);
         Ok(World {
-            access: Access::new(directory, endpoint.clone(), profile.key),
+            access,
             search: SearchShape { base: base.clone(), filter: WIDEST_FILTER.into(), attributes, meaning },
             naming_context,
             base_norm: normalized_dn(&base),
             groups,
             named_groups: wanted.named_groups,
             carriers,
-            source,
+            means: Means::new(source, directory.poll_interval, &root, sees_deleted),
             why,
             profile: profile.clone(),
             primary_groups,
@@ -185,7 +188,6 @@ impl World {
             user_filter: wanted.user_filter,
             lockout_matters: wanted.lockout_matters,
             sees_outside,
-            sees_deleted,
             own_entry,
         })
     }
@@ -241,7 +243,7 @@ impl World {
     }
 
     pub fn guarantees(&self) -> Guarantees {
-        source::guarantees(self.source, self.sees_outside, self.sees_deleted)
+        self.means.guarantees(self.sees_outside)
     }
 }
 

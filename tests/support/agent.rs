@@ -1,6 +1,6 @@
 //! The real `homeward` binary against a fixture: its configuration, its state directory, its log. Killed when dropped.
 
-use homeward::model::Standing;
+use homeward::model::{Standing, Status};
 use homeward::store::{enablement, open};
 use std::collections::BTreeMap;
 
@@ -327,6 +327,17 @@ impl Agent {
             record.text("uid").or(record.text("samaccountname")).unwrap_or_default().to_owned()
         };
         everybody.into_iter().map(|(_, standing)| (login(&standing), standing)).collect()
+    }
+
+    /// Waits until this user has come so far; the store may not be there yet.
+    pub fn waits(&self, login: &str, status: Status) {
+        let is_so = |agent: &Agent| {
+            let db = open::reader(open::Kind::Enablement, &agent.state_dir()).ok()?;
+            let everybody = enablement::standings_after(&db, 0, 1_000_000).ok()?;
+            let of = |standing: &Standing| standing.record.text("uid") == Some(login) && standing.status == status;
+            Some(everybody.iter().any(|(_, standing)| of(standing)))
+        };
+        self.wait_for(&format!("{login}: {status}"), |agent| is_so(agent).unwrap_or(false));
     }
 
     pub fn standing(&self, login: &str) -> Standing {

@@ -11,6 +11,7 @@ pub mod between;
 pub mod changes;
 pub mod company;
 pub mod dns;
+pub mod ds389;
 pub mod http;
 pub mod samba;
 pub mod slapd;

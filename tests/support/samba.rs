@@ -129,6 +129,7 @@ impl Samba {
             bind: Bind::Simple { dn: AGENT_DN.into(), password: AGENT_PASSWORD.to_owned().into() },
             tls: Tls { mode: None, ca_file: Some(self.ca_file()), certificate_file: None, key_file: None },
             allow_plaintext: false,
+            poll_interval: Duration::from_secs(1),
             sweep_interval: Duration::from_secs(86_400),
             attributes: Attributes::default(),
         }

@@ -49,6 +49,7 @@ pub struct Builder {
     certificate: Certificate,
     schema: bool,
     durable: bool,
+    sync: bool,
 }
 
 impl Builder {
@@ -114,6 +115,12 @@ impl Builder {
         self
     }
 
+    /// Without syncprov: a server that tells nobody of changes.
+    pub fn without_sync(mut self) -> Self {
+        self.sync = false;
+        self
+    }
+
     /// Leaves our schema out: a server on which nobody has prepared anything.
     pub fn without_schema(mut self) -> Self {
         self.schema = false;
@@ -159,7 +166,9 @@ impl Builder {
             let _ = writeln!(conf, "include {}/schemas/ldap/homeward.schema", env!("CARGO_MANIFEST_DIR"));
         }
         let _ = writeln!(conf, "modulepath {MODULES}");
-        for module in ["back_mdb", "syncprov", "ppolicy", "memberof"] {
+        // Loaded alone, it already makes the server say that it has content synchronization.
+        let sync = self.sync.then_some("syncprov");
+        for module in ["back_mdb", "ppolicy", "memberof"].into_iter().chain(sync) {
             let _ = writeln!(conf, "moduleload {module}.la");
         }
         let limit = self.size_limit.map_or("unlimited".to_owned(), |entries| entries.to_string());
@@ -205,10 +214,11 @@ limits dn.exact=\"{AGENT_DN}\" size={limit} time=unlimited
             "
 access to attrs=userPassword by dn.exact=\"{AGENT_DN}\" write by self write by anonymous auth by * none
 access to * by dn.exact=\"{AGENT_DN}\" write by users read by * none
-overlay syncprov
-syncprov-checkpoint 100 10
 "
         );
+        if self.sync {
+            conf.push_str("overlay syncprov\nsyncprov-checkpoint 100 10\n");
+        }
         if self.session_log > 0 {
             let _ = writeln!(conf, "syncprov-sessionlog {}", self.session_log);
         }
@@ -253,6 +263,7 @@ impl Slapd {
             certificate: Certificate::Good,
             schema: true,
             durable: true,
+            sync: true,
         }
     }
 
@@ -304,6 +315,7 @@ impl Slapd {
             bind: Bind::Simple { dn: AGENT_DN.into(), password: AGENT_PASSWORD.to_owned().into() },
             tls: Tls { mode: None, ca_file: Some(self.ca_file()), certificate_file: None, key_file: None },
             allow_plaintext: false,
+            poll_interval: Duration::from_secs(1),
             sweep_interval: Duration::from_secs(86_400),
             attributes: Attributes::default(),
         }
@@ -551,7 +563,8 @@ fn openssl(dir: &Path, arguments: &str) {
     assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn run(mut command: Command, input: &str) -> Output {
+/// A program that the test needs, to its end.
+pub fn run(mut command: Command, input: &str) -> Output {
     use std::io::Write as _;
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap_or_else(|error| {

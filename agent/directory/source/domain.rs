@@ -497,7 +497,7 @@ impl Listener {
                 position: serde_json::to_vec(position).unwrap_or_default(),
             }
         });
-        self.told.send(Ok(Batch { changes, complete, cursor, refresh })).await.map_err(|_| Stop::Unheard)
+        self.told.send(Ok(Batch { changes, complete, cursor, refresh, begins: None })).await.map_err(|_| Stop::Unheard)
     }
 }
 

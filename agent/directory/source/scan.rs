@@ -7,9 +7,9 @@ use crate::directory::key::KeyAttribute;
 use crate::directory::range;
 use crate::directory::stream::ber::BerError;
 use crate::directory::stream::{Access, Connection, Dialogue, Heard, Results, Scope, Search, StreamError};
+use crate::model::UserKey;
 
-/// Active Directory sends no more at once (MaxPageSize, MS-ADTS 3.1.1.3.4.6). Others send all.
-const PAGE_ENTRIES: u32 = 1000;
+const KEYS_IN_ONE_FILTER: usize = 100;
 
 /// A search under way. Dropped: abandoned.
 pub struct Scan {
@@ -34,7 +34,7 @@ impl Scan {
             filter: filter.to_owned(),
             attributes: with_key(access.key, attributes),
             sync: None,
-            page: (access.key == KeyAttribute::ObjectGuid).then_some(PAGE_ENTRIES),
+            page: access.page,
             persistent: false,
             controls: Vec::new(),
         };
@@ -92,6 +92,25 @@ pub(super) async fn complete(dialogue: &mut Dialogue, entry: &mut Entry) -> Resu
             return malformed(dialogue, BerError::Missing);
         }
     }
+}
+
+/// The entries with these keys at or below `base`, as far as they exist, in no order.
+pub(super) async fn by_keys(
+    access: Access,
+    base: String,
+    keys: Vec<UserKey>,
+    attributes: Vec<String>,
+) -> Result<Vec<Change>, StreamError> {
+    let mut found = Vec::with_capacity(keys.len());
+    for chunk in keys.chunks(KEYS_IN_ONE_FILTER) {
+        let alternatives: String = chunk.iter().map(|key| access.key.filter(key)).collect();
+        let filter = format!("(|{alternatives})");
+        let mut scan = Scan::start(&access, &base, Scope::Subtree, &filter, &attributes).await?;
+        while let Some(changes) = scan.next().await? {
+            found.extend(changes);
+        }
+    }
+    Ok(found)
 }
 
 fn change(heard: Heard) -> Option<Change> {

@@ -14,6 +14,19 @@
 //! | yes | of a server that this one has not heard of | all entries it has, refreshPresent | never sent: see [`behind`] |
 //! | yes | cookie older than the log it needs | result 4096 | none: `RefreshRequired` |
 //!
+//! 389 DS (Content Synchronization plug-in) always answers a cookie with an id set of removed and then changed entries. Its
+//! cookie, `server#account:base:filter#number`, is bound to the search (else 4096), and six things are its own:
+//!
+//! * Who stopped to match while nobody listened is not mentioned: so the filter sent is one that everybody matches.
+//! * After a cookie, changed entries come with all their attributes, whatever was asked, but without the operational ones:
+//!   who is locked looks as if not. So the reader skips over what nobody asked for, and those entries are read once more.
+//! * A number older than what its changelog remembers is taken without a word: [`remembered`] asks the root DSE first.
+//! * A live message may bear a number that covers another change whose message comes after it (seen under parallel writes, by
+//!   one): [`stepped_back`] asks for the newest changes once more.
+//! * Now and then a live message bears the number 4294967295, an unsigned -1: no position.
+//! * Without `nsslapd-attribute: nsuniqueid:targetUniqueId` in the retro changelog a cookie brings nobody at all, and a
+//!   newer number: nobody told though the number went on is `RefreshRequired`.
+//!
 //! RFC 4533 3.3.1 also allows a present phase and then a delete phase; that is `Everything`. An entry that cannot be
 //! read, not even its UUID, turns `Everything` into `ChangesOnly`: it may be any of those that seem absent.
 //!
@@ -24,15 +37,16 @@
 //! never reconnects: an error ends it, the caller starts another from the
 //! cursor it stored.
 
-use super::scan::with_key;
+use super::scan::{by_keys, with_key};
 use super::{Batch, Change, Cursor, Presence, SourceError};
 use crate::directory::stream::{
     self, Access, Connection, Heard, Operation, Results, Scope, Search, State, StreamError, SyncInfo, SyncRequest,
-    Unreadable,
+    SyncState, Unreadable,
 };
-use crate::model::normalized_dn;
+use crate::model::{UserKey, normalized_dn};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
+use std::pin::Pin;
 
 /// The source named in a cursor of ours.
 pub const SOURCE: &str = "syncrepl";
@@ -40,6 +54,12 @@ pub const SOURCE: &str = "syncrepl";
 /// The filter to send: the widest, as a cookie is not bound to a filter, and who came to match another one later would
 /// never be sent.
 pub const WIDEST_FILTER: &str = "(objectClass=*)";
+
+/// Changes that 389 DS may have under way at the same time: it has fewer threads.
+const UNDER_WAY_MAX: u64 = 100;
+
+/// More entries than this are not read once more: reading all is quicker.
+const CHANGED_MAX: usize = 5_000;
 
 /// What is searched. A cursor taken with another shape is not used.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -76,19 +96,27 @@ pub struct Syncrepl {
     /// Heard, but not handed on yet: what follows the end of a refresh is a batch of its own.
     pending: std::vec::IntoIter<Heard>,
     progress: Progress,
+    access: Access,
+    base: String,
+    attributes: Vec<String>,
+    /// Entries that the refresh brought in part are read once more; and its end, which waits for them.
+    again: Option<(Reading, Batch)>,
 }
+
+type Reading = Pin<Box<dyn Future<Output = Result<Vec<Change>, StreamError>> + Send>>;
 
 impl Syncrepl {
     /// Connects and asks for what changed since `cursor`; for everything if there is none, or it is of another search.
     pub async fn start(access: &Access, shape: &SearchShape, cursor: Option<&Cursor>) -> Result<Syncrepl, SourceError> {
         let fingerprint = shape.fingerprint(&access.account());
         let cookie = cursor.and_then(|cursor| usable(cursor, &fingerprint)).map(<[u8]>::to_vec);
+        let attributes = with_key(access.key, &shape.attributes);
         let search = Search {
             base: shape.base.clone(),
             scope: Scope::Subtree,
             filter: shape.filter.clone(),
-            attributes: with_key(access.key, &shape.attributes),
-            sync: Some(SyncRequest { persist: true, cookie: cookie.clone() }),
+            attributes: attributes.clone(),
+            sync: Some(SyncRequest { persist: true, cookie: cookie.as_deref().map(stepped_back) }),
             page: None,
             persistent: false,
             controls: Vec::new(),
@@ -98,12 +126,16 @@ impl Syncrepl {
             url: access.endpoint.url.clone(),
             search: fingerprint,
             resumed: cookie.is_some(),
+            in_part: cookie.as_deref().is_some_and(|cookie| numbered(cookie).is_some()),
+            changed: Vec::new(),
             cookie,
             phase: Phase::Refresh,
             presence_told: false,
+            told: false,
             unidentified: false,
         };
-        Ok(Syncrepl { results, pending: Vec::new().into_iter(), progress })
+        let (access, base) = (access.clone(), shape.base.clone());
+        Ok(Syncrepl { results, pending: Vec::new().into_iter(), progress, access, base, attributes, again: None })
     }
 
     /// Whether the refresh goes on from the cursor given, rather than from nothing.
@@ -114,8 +146,22 @@ impl Syncrepl {
     /// What was heard since the last time; waits until there is something. Cancel-safe. After an error: start anew.
     pub async fn next(&mut self) -> Result<Batch, SourceError> {
         loop {
+            if let Some((reading, _)) = &mut self.again {
+                let whole = reading.as_mut().await?;
+                if let Some((_, mut end)) = self.again.take() {
+                    end.changes.extend(whole);
+                    return Ok(end);
+                }
+            }
             if let Some(batch) = self.progress.batch(&mut self.pending)? {
-                return Ok(batch);
+                let changed = std::mem::take(&mut self.progress.changed);
+                if batch.complete.is_none() || changed.is_empty() {
+                    self.progress.changed = changed;
+                    return Ok(batch);
+                }
+                let (access, base) = (self.access.clone(), self.base.clone());
+                self.again = Some((Box::pin(by_keys(access, base, changed, self.attributes.clone())), batch));
+                continue;
             }
             match self.results.next().await {
                 Ok(Some(heard)) => self.pending = heard.into_iter(),
@@ -129,7 +175,7 @@ impl Syncrepl {
 /// The cookie, if it was taken with this search.
 fn usable<'a>(cursor: &'a Cursor, fingerprint: &str) -> Option<&'a [u8]> {
     let of_this = cursor.source == SOURCE && cursor.search == fingerprint;
-    (of_this && names_csn(&cursor.position)).then_some(&cursor.position)
+    (of_this && is_position(&cursor.position)).then_some(&cursor.position)
 }
 
 /// Whether a server that has these `contextCSN` values knows less than the cursor covers, and of which server's changes.
@@ -161,6 +207,12 @@ struct Progress {
     resumed: bool,
     /// A present phase has ended: who was not named by now is absent.
     presence_told: bool,
+    /// The refresh has named somebody.
+    told: bool,
+    /// Entries of this refresh come without the operational attributes.
+    in_part: bool,
+    /// Those that came so.
+    changed: Vec<UserKey>,
     /// Something unreadable bore no UUID.
     unidentified: bool,
 }
@@ -177,6 +229,16 @@ impl Progress {
                     dn: Some(entry.dn),
                     problem: "it came without a sync state control".into(),
                 }),
+                Heard::Entry(entry, Some(SyncState { state: State::Add | State::Modify, .. }))
+                    if self.in_part && self.phase == Phase::Refresh =>
+                {
+                    self.told = true;
+                    self.changed.push(entry.key);
+                    if self.changed.len() > CHANGED_MAX {
+                        let text = format!("more than {CHANGED_MAX} entries have changed");
+                        return Err(SourceError::RefreshRequired { url: self.url.clone(), text });
+                    }
+                }
                 Heard::Entry(entry, Some(sync)) => {
                     batch.changes.push(match sync.state {
                         State::Add | State::Modify => Change::Entry(entry),
@@ -202,10 +264,10 @@ impl Progress {
                 Heard::Sync(SyncInfo::RefreshDelete { done: false, .. }) => {}
                 Heard::Sync(SyncInfo::RefreshPresent { cookie, done: true }) => {
                     self.presence_told = true;
-                    return Ok(Some(self.refreshed(batch, cookie)));
+                    return self.refreshed(batch, cookie).map(Some);
                 }
                 Heard::Sync(SyncInfo::RefreshDelete { cookie, done: true }) => {
-                    return Ok(Some(self.refreshed(batch, cookie)));
+                    return self.refreshed(batch, cookie).map(Some);
                 }
                 Heard::Done(_) => return Err(SourceError::Ended { url: self.url.clone() }),
             }
@@ -213,28 +275,39 @@ impl Progress {
         if moved {
             batch.cursor = self.cursor();
         }
+        self.told |= self.phase == Phase::Refresh && !batch.changes.is_empty();
         Ok((moved || !batch.changes.is_empty()).then_some(batch))
     }
 
-    fn refreshed(&mut self, mut batch: Batch, cookie: Option<Vec<u8>>) -> Batch {
+    fn refreshed(&mut self, mut batch: Batch, cookie: Option<Vec<u8>>) -> Result<Batch, SourceError> {
         if self.phase == Phase::Live {
             // Nothing in RFC 4533 ends a refresh twice; what it would say about presence is anybody's guess.
-            return batch;
+            return Ok(batch);
+        }
+        if self.resumed && !self.told && batch.changes.is_empty() && self.went_on(cookie.as_deref()) {
+            let text = "changes were counted, and none was told; if it stays, see nsslapd-attribute in docs/389ds.md";
+            return Err(SourceError::RefreshRequired { url: self.url.clone(), text: text.into() });
         }
         self.phase = Phase::Live;
         let everything = (self.presence_told || !self.resumed) && !self.unidentified;
         batch.complete = Some(if everything { Presence::Everything } else { Presence::ChangesOnly });
-        if let Some(cookie) = cookie.filter(|cookie| names_csn(cookie)) {
+        if let Some(cookie) = cookie.filter(|cookie| is_position(cookie)) {
             // It names all CSNs that the server knows: nothing to merge.
             self.cookie = Some(cookie);
             batch.cursor = self.cursor();
         }
-        batch
+        Ok(batch)
+    }
+
+    /// 389 DS has counted changes since the cookie that was sent.
+    fn went_on(&self, cookie: Option<&[u8]>) -> bool {
+        let sent = self.cookie.as_deref().and_then(numbered);
+        matches!((sent, cookie.and_then(numbered)), (Some((_, sent)), Some((_, now))) if now > sent)
     }
 
     /// Whether the cursor moved.
     fn live_cookie(&mut self, cookie: Option<Vec<u8>>) -> bool {
-        let Some(new) = cookie.filter(|cookie| self.phase == Phase::Live && names_csn(cookie)) else { return false };
+        let Some(new) = cookie.filter(|cookie| self.phase == Phase::Live && is_position(cookie)) else { return false };
         let merged = match &self.cookie {
             Some(known) => merged(known, &new),
             None => new,
@@ -277,9 +350,39 @@ impl From<Unreadable> for Change {
     }
 }
 
-/// `rid=000,sid=001,csn=…`. Without the CSN it says nothing, and without the `rid` syncprov does not understand it.
-pub fn names_csn(cookie: &[u8]) -> bool {
-    split(cookie).is_some()
+/// Whether a server that is asked with this cookie goes on from it. syncprov: `rid=000,sid=001,csn=…`; without the CSN it
+/// says nothing, and without the `rid` it is not understood. 389 DS: it ends in a number.
+pub fn is_position(cookie: &[u8]) -> bool {
+    split(cookie).is_some() || numbered(cookie).is_some()
+}
+
+/// Whether the changes after this cookie are all still in a changelog that begins at `first`. syncprov finds that out
+/// itself; of 389 DS, who takes any number, it has to be known.
+pub fn remembered(cookie: &[u8], first: Option<u64>) -> bool {
+    match numbered(cookie) {
+        Some((_, number)) => first.is_some_and(|first| number.saturating_add(1) >= first),
+        None => true,
+    }
+}
+
+/// The cookie to send. A number of 389 DS may cover changes that were under way when it came: these are asked for again.
+fn stepped_back(cookie: &[u8]) -> Vec<u8> {
+    match numbered(cookie) {
+        Some((bound_to, number)) if number > 1 => {
+            format!("{bound_to}#{}", number.saturating_sub(UNDER_WAY_MAX).max(1)).into_bytes()
+        }
+        Some(_) | None => cookie.to_vec(),
+    }
+}
+
+/// A cookie of 389 DS: what it is bound to, and the number of the last change that it covers.
+fn numbered(cookie: &[u8]) -> Option<(&str, u64)> {
+    let (bound_to, number) = std::str::from_utf8(cookie).ok()?.rsplit_once('#')?;
+    let (server, _) = bound_to.split_once('#')?;
+    let (_, port) = server.rsplit_once(':')?;
+    port.parse::<u16>().ok()?;
+    let number = number.parse().ok().filter(|number| *number < u64::from(u32::MAX))?;
+    Some((bound_to, number))
 }
 
 /// What comes before the CSNs, and each CSN by the server it comes from. `None`: not of the form that syncprov reads.
@@ -302,6 +405,9 @@ fn server_of(csn: &str) -> Option<&str> {
 /// A live message names only the CSN of the server that took the change; with several providers the others' must not be
 /// forgotten. Newer wins, server by server: CSNs compare as text.
 pub fn merged(known: &[u8], new: &[u8]) -> Vec<u8> {
+    if let (Some((known_to, before)), Some((new_to, now))) = (numbered(known), numbered(new)) {
+        return if known_to == new_to && before > now { known.to_vec() } else { new.to_vec() };
+    }
     let (Some((_, mut csns)), Some((head, newer))) = (split(known), split(new)) else { return new.to_vec() };
     for (server, csn) in newer {
         let kept = csns.entry(server).or_insert(csn);
@@ -315,8 +421,6 @@ pub fn merged(known: &[u8], new: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::directory::Entry;
-    use crate::directory::stream::SyncState;
-    use crate::model::UserKey;
 
     const OLD: &[u8] = b"rid=000,sid=001,csn=20260101000000.000000Z#000000#001#000000";
     const NEW: &[u8] = b"rid=000,sid=001,csn=20260101000001.000000Z#000000#001#000000";
@@ -330,6 +434,9 @@ mod tests {
             phase: Phase::Refresh,
             resumed: cookie.is_some(),
             presence_told: false,
+            told: false,
+            in_part: cookie.is_some_and(|cookie| numbered(cookie).is_some()),
+            changed: Vec::new(),
             unidentified: false,
         }
     }
@@ -460,8 +567,57 @@ mod tests {
         for (cookie, names) in
             [(OLD, true), (BARE, false), (b"garbage", false), (b"", false), (b"rid=000,csn=x#0#1#0", false)]
         {
-            assert_eq!(names_csn(cookie), names, "{}", String::from_utf8_lossy(cookie));
+            assert_eq!(is_position(cookie), names, "{}", String::from_utf8_lossy(cookie));
         }
+    }
+
+    const DS: &str = "localhost:389#cn=a,dc=x:dc=x:(objectClass=*)#";
+
+    fn ds(number: u64) -> Vec<u8> {
+        format!("{DS}{number}").into_bytes()
+    }
+
+    #[test]
+    fn a_numbered_cookie_is_gone_on_from_and_never_back() {
+        assert!(!is_position(&ds(4_294_967_295)), "an unsigned -1");
+        assert!(!is_position(b"csn=20260101000000.000000Z#000000#001#000000"), "syncprov's, and not whole");
+        assert!(is_position(&ds(7)) && !is_position(DS.as_bytes()) && !is_position(b"localhost#7"));
+        let mut live = progress(Some(&ds(7)));
+        let batch = only(&mut live, vec![entry(1, State::Add, None), refresh_delete(Some(&ds(9)))]);
+        assert_eq!((batch.changes.len(), &live.changed), (0, &vec![key(1)]), "to be read once more");
+        assert_eq!((batch.complete, position(&batch)), (Some(Presence::ChangesOnly), Some(&ds(9)[..])));
+        assert_eq!(position(&only(&mut live, vec![entry(1, State::Modify, Some(&ds(10)))])), Some(&ds(10)[..]));
+        assert_eq!(only(&mut live, vec![entry(1, State::Modify, Some(&ds(8)))]).cursor, None);
+    }
+
+    #[test]
+    fn the_newest_numbered_changes_are_asked_for_again() {
+        for (number, sent) in [(0, 0), (1, 1), (7, 1), (101, 1), (102, 2), (1000, 900)] {
+            assert_eq!(stepped_back(&ds(number)), ds(sent), "{number}");
+        }
+        assert_eq!(stepped_back(OLD), OLD, "a CSN is exact");
+    }
+
+    #[test]
+    fn nobody_told_though_the_number_went_on_is_not_believed() {
+        let refreshed = |cookie: &[u8], heard: Vec<Heard>| {
+            let mut heard = heard.into_iter().chain([refresh_delete(Some(cookie))]);
+            progress(Some(&ds(7))).batch(&mut heard)
+        };
+        assert!(refreshed(&ds(7), Vec::new()).is_ok(), "nothing happened");
+        assert!(matches!(refreshed(&ds(8), Vec::new()), Err(SourceError::RefreshRequired { .. })));
+        assert!(refreshed(&ds(8), vec![id_set(true, vec![key(1)])]).is_ok());
+        let mut in_two = progress(Some(&ds(7)));
+        assert_eq!(in_two.batch(&mut [entry(1, State::Add, None)].into_iter()).unwrap(), None);
+        assert!(in_two.batch(&mut [refresh_delete(Some(&ds(8)))].into_iter()).is_ok(), "told in an earlier batch");
+    }
+
+    #[test]
+    fn a_number_is_used_only_while_the_changelog_reaches_back_to_it() {
+        for (first, reaches) in [(Some(1), true), (Some(7), true), (Some(8), true), (Some(9), false), (None, false)] {
+            assert_eq!(remembered(&ds(7), first), reaches, "{first:?}");
+        }
+        assert!(remembered(OLD, None), "syncprov finds out itself");
     }
 
     #[test]

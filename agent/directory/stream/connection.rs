@@ -41,6 +41,8 @@ pub struct Access {
     pub bind: Bind,
     /// The attribute that says who an entry is.
     pub key: KeyAttribute,
+    /// Entries in one page of a search (RFC 2696); `None`: no pages.
+    pub page: Option<u32>,
     pub patience: Patience,
 }
 
@@ -48,7 +50,7 @@ impl Access {
     /// As configured, at this endpoint.
     pub fn new(directory: &Directory, endpoint: Endpoint, key: KeyAttribute) -> Access {
         let (tls, bind) = (directory.tls.clone(), directory.bind.clone());
-        Access { endpoint, tls, bind, key, patience: Patience::default() }
+        Access { endpoint, tls, bind, key, page: None, patience: Patience::default() }
     }
 
     /// Who we are, for messages. Never the password.

@@ -213,10 +213,10 @@ impl StreamError {
             },
             StreamError::Refused { url, operation: Operation::Search { base, account }, code, .. } => match *code {
                 SIZE_LIMIT | ADMIN_LIMIT => format!(
-                    "give the agent no limit; slapd.conf: limits dn.exact=\"{account}\" size=unlimited time=unlimited (cn=config: olcLimits); then: homeward check"
+                    "give the agent no limit; slapd.conf: limits dn.exact=\"{account}\" size=unlimited time=unlimited (cn=config: olcLimits); 389 DS: nsSizeLimit and nsLookThroughLimit: -1 in its entry; then: homeward check"
                 ),
                 TIME_LIMIT => format!(
-                    "it is tried again; if it stays, slapd.conf: limits dn.exact=\"{account}\" size=unlimited time=unlimited (cn=config: olcLimits)"
+                    "it is tried again; if it stays, slapd.conf: limits dn.exact=\"{account}\" size=unlimited time=unlimited (cn=config: olcLimits); 389 DS: nsTimeLimit: -1 in its entry"
                 ),
                 NO_SUCH_OBJECT => format!(
                     "[directory] base does not exist, or the account may not see it: ldapsearch -x -W -H {url} -D '{account}' -s base -b '{base}' 1.1"
