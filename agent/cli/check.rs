@@ -433,7 +433,7 @@ async fn homes(report: &mut Report<'_>) -> Result<(), CliError> {
 fn stores(report: &mut Report<'_>) -> Result<(), CliError> {
     let state_dir = report.c.state_dir().to_owned();
     for (kind, name) in [(Kind::Directory, "directory.db"), (Kind::Enablement, "enablement.db")] {
-        match store::version(kind, &state_dir) {
+        match open::version(kind, &state_dir) {
             Ok(None) => report.fine("store", format!("{name}: not there yet; the agent makes it"))?,
             Ok(Some(version)) if version == migrate::newest(kind) => {
                 report.fine("store", format!("{name}: schema {version}"))?;

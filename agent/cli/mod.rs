@@ -24,7 +24,8 @@ pub use error::CliError;
 
 use crate::config::ConfigError;
 use crate::model::{OutcomeKind, Sequence, Status, Timestamp};
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use crate::view::events::FeedName;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use context::Context;
 use print::Out;
 use std::path::PathBuf;
@@ -170,14 +171,6 @@ struct EventsArgs {
     /// Go on as things happen
     #[arg(short, long)]
     follow: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum FeedName {
-    /// What happened in the directory
-    Users,
-    /// What became of users
-    Outcomes,
 }
 
 #[derive(Subcommand, Debug)]
