@@ -2,7 +2,7 @@
 
 # Programs that the demo and the tests start; tests/install.sh knows their packages.
 DEMO_NEEDS := cc slapd ldapadd nsd openssl
-TEST_NEEDS := $(DEMO_NEEDS) systemd-analyze samba mdb_copy faketime
+TEST_NEEDS := $(DEMO_NEEDS) systemd-analyze samba mdb_copy faketime promtool
 
 # DEMO=once: the demo ends by itself.
 DEMO ?=
@@ -11,7 +11,7 @@ DEMO ?=
 .PHONY: help demo build test lint doc soak bench deny bless
 
 help: ## List what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Show Homeward at work on a real OpenLDAP in a temporary folder (DEMO=once: end by itself)
 	@tests/install.sh $(DEMO_NEEDS)

@@ -87,6 +87,7 @@ pub fn check(c: &mut Context) -> Result<u8, CliError> {
     configuration(&mut report)?;
     context::block_on(network(&mut report))?;
     stores(&mut report)?;
+    console(&mut report)?;
     let Report { c, lines } = report;
     let failed = lines.iter().any(|line| line.state == State::Fail);
     if c.out.json {
@@ -120,6 +121,13 @@ fn configuration(report: &mut Report<'_>) -> Result<(), CliError> {
         report.add(State::Doubt, "policy", text, "correct the filter, then: homeward check")?;
     }
     Ok(())
+}
+
+fn console(report: &mut Report<'_>) -> Result<(), CliError> {
+    match crate::console::could_start(&report.c.config) {
+        Ok(text) => report.fine("console", text),
+        Err((text, hint)) => report.add(State::Fail, "console", text, &hint),
+    }
 }
 
 async fn network(report: &mut Report<'_>) -> Result<(), CliError> {

@@ -3,6 +3,7 @@
 use super::print::printable;
 use super::{CONFIGURATION, FAILED, FINE, USAGE};
 use crate::config::ConfigError;
+use crate::console::tokens::TokenError;
 use crate::directory::connect::ConnectError;
 use crate::directory::lookup::LookupError;
 use crate::directory::stream::StreamError;
@@ -31,6 +32,8 @@ pub enum CliError {
     World(#[from] WorldError),
     #[error(transparent)]
     Probe(#[from] ProbeError),
+    #[error(transparent)]
+    Token(#[from] TokenError),
     #[error("{} exists already", .0.display())]
     Exists(PathBuf),
     #[error("{what} cannot be started")]
@@ -67,6 +70,7 @@ impl CliError {
             CliError::Stream(error) => error.disposition(),
             CliError::World(error) => error.disposition(),
             CliError::Probe(error) => error.disposition(),
+            CliError::Token(_) => Disposition::Hold,
             CliError::Exists(_) | CliError::Start { .. } | CliError::Run(_) | CliError::Output(_) => Disposition::Hold,
         }
     }
@@ -80,6 +84,7 @@ impl CliError {
             CliError::Stream(error) => return error.hint(),
             CliError::World(error) => return error.hint(),
             CliError::Probe(error) => return error.hint(),
+            CliError::Token(error) => error.hint(),
             CliError::Exists(_) => "give another name: homeward store backup FILE".into(),
             CliError::Start { .. } => "see the limits of this account (ulimit -a), then: homeward check".into(),
             CliError::Run(_) => "see the log above, then: homeward check".into(),

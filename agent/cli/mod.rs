@@ -5,6 +5,7 @@
 
 mod check;
 mod config;
+mod console;
 mod context;
 mod error;
 mod events;
@@ -137,6 +138,9 @@ enum Verb {
     /// Look after the stores
     #[command(subcommand)]
     Store(StoreVerb),
+    /// Manage who may use the console
+    #[command(subcommand)]
+    Console(ConsoleVerb),
     /// Show the configuration, or what may stand in it
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -252,6 +256,32 @@ enum StoreVerb {
 }
 
 #[derive(Subcommand, Debug)]
+enum ConsoleVerb {
+    /// Make, list or remove tokens
+    #[command(subcommand)]
+    Token(TokenVerb),
+}
+
+#[derive(Subcommand, Debug)]
+enum TokenVerb {
+    /// Make a token and print it, once
+    #[command(
+        after_long_help = "Examples:\n  homeward console token add olga --role operator\n  homeward console token add prometheus --role reader\n\nThe name stands in the audit. The token is kept as a hash in [agent] state_dir."
+    )]
+    Add {
+        /// Letters, digits, and . _ @ -
+        name: String,
+        /// What its bearer may do
+        #[arg(long, value_enum)]
+        role: crate::console::tokens::Role,
+    },
+    /// List tokens: name, role, when made
+    List,
+    /// Remove a token; who signed in with it is signed out
+    Remove { name: String },
+}
+
+#[derive(Subcommand, Debug)]
 enum ConfigVerb {
     /// Print the configuration as checked, without secrets
     Show,
@@ -298,6 +328,7 @@ pub fn run(cli: Cli) -> Result<u8, CliError> {
         Verb::Approve { hash } => problem::approve(c, &hash),
         Verb::Sweep => wish::leave(c, crate::store::enablement::Verb::Sweep, "a full comparison", None),
         Verb::Store(verb) => store::store(c, verb),
+        Verb::Console(verb) => console::console(c, verb),
         Verb::Config(_) => config::show(c),
         Verb::Completions { .. } => Ok(FINE),
     }?;

@@ -20,7 +20,6 @@ const LIKENESS_MIN: f64 = 0.7;
 const LATER: &[&str] = &[
     "homes",
     "store",
-    "console",
     "queue.amqp",
     "directory.poll_interval",
     "directory.source=poll",
