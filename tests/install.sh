@@ -19,6 +19,7 @@ package_of() {
         systemd-analyze) echo systemd ;;
         mdb_copy) echo lmdb-utils ;;
         promtool) echo prometheus ;;
+        chromium) echo chromium ;;
         samba) echo samba samba-ad-dc samba-dsdb-modules samba-ad-provision ldb-tools python3-samba ;;
         *)
             echo "$0: no package is known for $1" >&2
