@@ -529,6 +529,25 @@ fn the_worker_goes_on_whatever_readers_do() {
 }
 
 #[test]
+fn a_stop_waits_for_no_reader() {
+    let mut world = World::of(&people(&["ann"]));
+    let mut streams = Vec::new();
+    for path in ["/v1/events/outcomes", "/v1/events/users", "/tail/stream?after=0"] {
+        let mut stream = world.connect();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        stream.read_exact(&mut [0; 12]).unwrap();
+        streams.push(stream);
+    }
+    let took = world.agent.stop();
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    // Each reader is told by the end of its connection.
+    for mut stream in streams {
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
+}
+
+#[test]
 fn other_machines_need_tls_and_a_token_even_to_look() {
     let slapd = Slapd::builder().session_log(100).users(people(&["ann"])).start();
     let (port, dns) = (free_port(), no_srv());

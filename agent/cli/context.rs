@@ -16,11 +16,14 @@ pub fn load_config(path: Option<&Path>) -> Result<Config, CliError> {
 
 /// Runs what waits for the network.
 pub fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|cause| CliError::Start { what: "the network runtime", cause })?
-        .block_on(work)
+        .map_err(|cause| CliError::Start { what: "the network runtime", cause })?;
+    let done = runtime.block_on(work);
+    // Somebody's search at the console, or a home that does not answer, is not waited for.
+    runtime.shutdown_background();
+    done
 }
 
 pub struct Context {
