@@ -413,6 +413,7 @@ fn nothing_changes_without_an_operator_and_with_one_there_is_a_wish_and_an_audit
     assert!(!world.html("/", &cookie).body.contains("taken: done"), "said once");
     let audit = db::audit(&world.agent.store(), 10).unwrap();
     assert_eq!((audit.len(), audit[0].who.as_str(), audit[0].result.as_str()), (1, "olga (console)", "done"));
+    assert!(world.html("/audit", "").body.contains("make home im1 cordoned"));
     assert_eq!(world.json("/v1/homes")[0]["wish"], "cordoned");
     // A program with its token needs no form.
     let bearer = format!("Authorization: Bearer {operator}\r\n");

@@ -21,6 +21,7 @@ use crate::model::{Status, Timestamp};
 use crate::store::enablement as db;
 use crate::view::words::{count, moment, printable, span};
 use crate::view::{ViewError, problem, resets as resets_view};
+use crate::worker::wishes::describe;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -439,7 +440,7 @@ pub async fn audit(State(app): State<App>, axum::Extension(who): Signed) -> Resu
                         thead { tr { th scope="col" { "When" } th scope="col" { "Who" } th scope="col" { "What" } th scope="col" { "Result" } } }
                         tbody {
                             @for row in &rows {
-                                tr { td { (when(row.at, now)) } td { (printable(&row.who)) } td { code { (printable(&row.verb)) } } td { (printable(&row.result)) } }
+                                tr { td { (when(row.at, now)) } td { (printable(&row.who)) } td { (printable(&asked(&row.verb))) } td { (printable(&row.result)) } }
                             }
                         }
                     }
@@ -448,6 +449,11 @@ pub async fn audit(State(app): State<App>, axum::Extension(who): Signed) -> Resu
         }
     };
     Ok(shell(&app, &who, "/audit", "Audit", body))
+}
+
+/// What was asked for, in words where it is understood.
+fn asked(verb: &str) -> String {
+    serde_json::from_str(verb).map_or_else(|_| verb.to_owned(), |verb| describe(&verb))
 }
 
 /// Only an operator's request goes on.
