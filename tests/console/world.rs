@@ -74,7 +74,7 @@ fn main() -> ExitCode {
             }
         });
         if arguments.iter().any(|argument| argument == "stay") {
-            std::thread::sleep(Duration::from_secs(24 * 3600));
+            until_asked_to_end();
         } else {
             let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/console/browser.mjs");
             let status = Command::new("node").arg(script).args([&url, &token]).args(&arguments).status();
@@ -85,4 +85,17 @@ fn main() -> ExitCode {
         done.store(true, Ordering::Relaxed);
     });
     code
+}
+
+/// Until Ctrl-C, or until somebody ends us: whatever was started is stopped then.
+fn until_asked_to_end() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).expect("a signal handler");
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+    });
 }
