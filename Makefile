@@ -2,16 +2,16 @@
 
 # Programs that the demo and the tests start; tests/install.sh knows their packages.
 DEMO_NEEDS := cc slapd ldapadd nsd openssl
-TEST_NEEDS := $(DEMO_NEEDS) systemd-analyze faketime samba mdb_copy ns-slapd dscreate setpriv
+TEST_NEEDS := $(DEMO_NEEDS) systemd-analyze faketime samba mdb_copy ns-slapd dscreate setpriv promtool
 
 # DEMO=once: the demo ends by itself.
 DEMO ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test lint doc soak bench deny bless
+.PHONY: help demo build test console-test lint doc soak bench deny bless
 
 help: ## List what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Show Homeward at work on a real OpenLDAP in a temporary folder (DEMO=once: end by itself)
 	@tests/install.sh $(DEMO_NEEDS)
@@ -29,6 +29,14 @@ test: ## Check everything: format, lints, tests, documentation
 	cargo test --bins --test '*'
 	cargo test --doc
 	$(MAKE) doc
+
+console-test: ## Look at the console in headless Chromium (needs node and npm; screens in target/console-test)
+	@command -v npm >/dev/null || { echo "node and npm are missing; install them: apt-get install nodejs npm"; exit 1; }
+	tests/install.sh $(DEMO_NEEDS) chromium
+	mkdir -p target/console-test && cp tests/console/package.json target/console-test/
+	npm install --prefix target/console-test --no-audit --no-fund --no-package-lock --silent
+	cargo build --bin homeward --example console-test
+	cargo run --quiet --example console-test
 
 lint: ## Check the format and the lints
 	cargo fmt --check

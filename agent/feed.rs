@@ -205,6 +205,23 @@ impl Feed {
         sql::count_after(&self.connection, seq as i64)
     }
 
+    /// When the newest changes were heard, newest first, none older than `since`.
+    pub fn heard_since(&self, since: Timestamp, limit: usize) -> Result<Vec<Timestamp>, StoreError> {
+        let heard = sql::heard_since(&self.connection, since.0, limit)?;
+        Ok(heard.into_iter().map(|heard| Timestamp(heard.at)).collect())
+    }
+
+    /// Changes behind a place in this log: where each stands, and when it was heard.
+    pub fn heard_after(&self, seq: u64, limit: usize) -> Result<Vec<(u64, Timestamp)>, StoreError> {
+        let heard = sql::heard_after(&self.connection, seq as i64, limit)?;
+        Ok(heard.into_iter().map(|heard| (heard.seq as u64, Timestamp(heard.at))).collect())
+    }
+
+    /// Changes with every commit of another connection (SQLite's `data_version`).
+    pub fn version(&self) -> Result<i64, StoreError> {
+        open::data_version(&self.connection)
+    }
+
     pub fn status(&self) -> Result<PollerStatus, StoreError> {
         let c = &self.connection;
         let time = |name| Ok::<_, StoreError>(sql::meta_number(c, name)?.map(|ms| Timestamp(ms as i64)));

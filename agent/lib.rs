@@ -33,17 +33,18 @@
 //!
 //! [`directory::source`] hears of the entry · [`directory::entry`] makes it a record · [`intake`] stores what changed ·
 //! [`poller`] joins these · [`feed`] hands it over · [`decide`] says what should be · [`worker`] reserves it, writes it back
-//! ([`directory::write_back`]) and records it · [`queue::event`] tells others · [`cli`] shows it to people.
+//! ([`directory::write_back`]) and records it · [`queue::event`] tells others · [`view`] makes it a document · [`cli`] and [`console`] show it.
 //!
 //! Around them: [`model`] (the nouns), [`store`] (the only SQL), [`probe`] (DNS and homes), [`config`], [`telemetry`] (every
 //! operator line), [`supervise`] (start, stop, reload), [`retry`] and [`error`]. [`model`] and [`decide`] know nothing of
-//! the rest; nothing knows [`cli`].
+//! the rest; nothing but [`supervise`] knows [`console`], and nothing knows [`cli`].
 
 // decide/ switches this on: no clock, chance or environment there. Elsewhere they are at home.
 #![allow(clippy::disallowed_methods)]
 
 pub mod cli;
 pub mod config;
+pub mod console;
 pub mod decide;
 pub mod directory;
 pub mod error;
@@ -57,4 +58,5 @@ pub mod retry;
 pub mod store;
 pub mod supervise;
 pub mod telemetry;
+pub mod view;
 pub mod worker;

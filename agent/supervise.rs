@@ -2,6 +2,7 @@
 //! writes directory.db, the worker follows it.
 
 use crate::config::{Config, Flavour, Mode};
+use crate::console::{Console, Inside};
 use crate::decide::filter::Filter;
 use crate::directory::connect::{self, ConnectError};
 use crate::directory::flavour::{self, FlavourProfile};
@@ -15,6 +16,7 @@ use crate::retry::{Backoff, CONNECTION_MOST};
 use crate::store::enablement as db;
 use crate::store::open::{self, Kind};
 use crate::telemetry::lines;
+use crate::view::Reader;
 use crate::worker::service::{News, Service, Standing};
 use crate::worker::{Core, Settings, Sighting, known_flavour};
 use anyhow::Context;
@@ -55,6 +57,7 @@ pub async fn run(config: Config, once: bool) -> anyhow::Result<Ended> {
     let _lock = open::lock(&state_dir)?;
     let profile = flavour::profile(flavour_of(&config, once).await?);
     let settings = Settings::of(&config, &profile);
+    let shown_to = Reader { config: config.clone(), settings: settings.clone(), now: Timestamp::now() };
     let core = Core::open(&state_dir, settings, Timestamp::now())?;
     // Nothing has been added to the log yet, so an older one is known by its end.
     poller::prepare(&config, core.log_seen()?)?;
@@ -108,7 +111,15 @@ pub async fn run(config: Config, once: bool) -> anyhow::Result<Ended> {
         })
         .context("starting the worker's thread")?;
 
+    // Whoever asks for a quiet end does not stay to look at a page.
+    let console = if once {
+        None
+    } else {
+        let inside = Inside { seen: seen.clone(), stop: stopped.clone() };
+        Console::start(shown_to, inside).await
+    };
     let mut supervised = Supervised {
+        console,
         config: Arc::new(config),
         profile,
         poller: None,
@@ -213,6 +224,7 @@ fn heard_at(mut seen: watch::Receiver<Seen>) -> watch::Receiver<Option<String>> 
 }
 
 struct Supervised {
+    console: Option<Console>,
     config: Arc<Config>,
     profile: FlavourProfile,
     poller: Option<JoinHandle<Result<(), poller::PollerError>>>,
@@ -327,6 +339,9 @@ impl Supervised {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return lines::agent_reload_refused(&chain(&error)),
             Err(_) => return lines::agent_reload_refused("the worker is gone"),
+        }
+        if let Some(console) = &self.console {
+            console.reload(config.clone(), Settings::of(&config, &self.profile));
         }
         self.probes.abort();
         self.probes = tokio::spawn(probe(config.homes.clone(), self.news.clone(), self.stopped.clone()));

@@ -21,6 +21,8 @@ package_of() {
         setpriv) echo util-linux ;;
         systemd-analyze) echo systemd ;;
         mdb_copy) echo lmdb-utils ;;
+        promtool) echo prometheus ;;
+        chromium) echo chromium ;;
         samba) echo samba samba-ad-dc samba-dsdb-modules samba-ad-provision ldb-tools python3-samba ;;
         *)
             echo "$0: no package is known for $1" >&2

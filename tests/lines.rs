@@ -28,6 +28,10 @@ fn say_everything() {
     lines::agent_reloaded("policy, homes");
     lines::agent_reload_refused("the cause");
     lines::config_doubted("`id` is odd in [[home]] (line 3); change it");
+    lines::console_started("http://127.0.0.1:8480");
+    lines::console_refused("127.0.0.1:8480", "it cannot listen", "give another port");
+    lines::console_signed_in("olga", "127.0.0.1");
+    lines::console_sign_in_refused("127.0.0.1");
     lines::source_connected("ldap://127.0.0.1:389", "syncrepl", "the reason");
     lines::source_lost("ldap://127.0.0.1:389", "the cause", Duration::from_secs(4));
     lines::source_refresh_started("the reason");

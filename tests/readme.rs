@@ -6,7 +6,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const PAGES: [&str; 5] = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/openldap.md", "docs/389ds.md"];
+const PAGES: [&str; 6] =
+    ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/openldap.md", "docs/389ds.md", "docs/console.md"];
 /// Folders of this tree: a word that begins with one is a file that must be there.
 const FOLDERS: [&str; 6] = ["agent/", "config/", "docs/", "schemas/", "systemd/", "tests/"];
 
@@ -55,7 +56,7 @@ fn calls(pages: &[&str], program: &str) -> Vec<(String, Vec<String>)> {
 
 #[test]
 fn every_command_of_the_readme_is_one_that_the_program_knows() {
-    let calls = calls(&["README.md", "docs/openldap.md", "docs/389ds.md"], "homeward");
+    let calls = calls(&["README.md", "docs/openldap.md", "docs/389ds.md", "docs/console.md"], "homeward");
     assert!(calls.len() > 20, "the pages still tell what to type: {calls:?}");
     for (line, arguments) in calls {
         // Arguments before --help must parse.

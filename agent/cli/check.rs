@@ -92,6 +92,7 @@ pub fn check(c: &mut Context) -> Result<u8, CliError> {
     configuration(&mut report)?;
     context::block_on(network(&mut report))?;
     stores(&mut report)?;
+    console(&mut report)?;
     let Report { c, lines } = report;
     let failed = lines.iter().any(|line| line.state == State::Fail);
     if c.out.json {
@@ -125,6 +126,13 @@ fn configuration(report: &mut Report<'_>) -> Result<(), CliError> {
         report.add(State::Doubt, "policy", text, "correct the filter, then: homeward check")?;
     }
     Ok(())
+}
+
+fn console(report: &mut Report<'_>) -> Result<(), CliError> {
+    match crate::console::could_start(&report.c.config) {
+        Ok(text) => report.fine("console", text),
+        Err((text, hint)) => report.add(State::Fail, "console", text, &hint),
+    }
 }
 
 async fn network(report: &mut Report<'_>) -> Result<(), CliError> {
@@ -459,7 +467,7 @@ async fn homes(report: &mut Report<'_>) -> Result<(), CliError> {
 fn stores(report: &mut Report<'_>) -> Result<(), CliError> {
     let state_dir = report.c.state_dir().to_owned();
     for (kind, name) in [(Kind::Directory, "directory.db"), (Kind::Enablement, "enablement.db")] {
-        match store::version(kind, &state_dir) {
+        match open::version(kind, &state_dir) {
             Ok(None) => report.fine("store", format!("{name}: not there yet; the agent makes it"))?,
             Ok(Some(version)) if version == migrate::newest(kind) => {
                 report.fine("store", format!("{name}: schema {version}"))?;

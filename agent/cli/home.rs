@@ -3,43 +3,10 @@
 use super::context::Context;
 use super::print::{Table, bar};
 use super::{CliError, FINE, HomeVerb, wish};
-use crate::model::{AdminState, Fleet, Health, HomeId, HomeState, Online};
+use crate::model::{AdminState, Fleet, Health, HomeState, Online};
 use crate::store::enablement::Verb;
-use serde::Serialize;
-
-/// A home as other programs read it.
-#[derive(Serialize)]
-pub struct HomeView {
-    pub id: HomeId,
-    pub host: String,
-    pub capacity: u32,
-    pub assigned: u32,
-    /// What the operator wishes.
-    pub wish: AdminState,
-    pub health: Health,
-    /// Users online, where that is known and fresh.
-    pub online: Option<u32>,
-    /// False: users live there, but the configuration no longer names it.
-    pub configured: bool,
-}
-
-impl HomeView {
-    pub fn of(state: &HomeState) -> HomeView {
-        HomeView {
-            id: state.home.id.clone(),
-            host: state.home.host.clone(),
-            capacity: state.home.capacity,
-            assigned: state.assigned,
-            wish: state.wish,
-            health: state.health,
-            online: match state.online {
-                Online::Sample { users, .. } => Some(users),
-                Online::NotMeasured | Online::Stale { .. } | Online::Unknown => None,
-            },
-            configured: state.configured,
-        }
-    }
-}
+use crate::view::ViewError;
+use crate::view::home::HomeView;
 
 pub fn table(fleet: &Fleet) -> Table {
     let mut table = Table::new(["HOME", "HOST", "LOAD", "ASSIGNED", "CAPACITY", "ONLINE", "HEALTH", "STATE"]);
@@ -98,7 +65,7 @@ pub fn home(c: &mut Context, verb: HomeVerb) -> Result<u8, CliError> {
     let known = |state: &HomeState| state.home.id.clone();
     let found = fleet.homes.iter().map(known).find(|id| id.0.eq_ignore_ascii_case(&name));
     let id = found
-        .ok_or_else(|| CliError::NoSuchHome { name, known: fleet.homes.iter().map(|home| known(home).0).collect() })?;
+        .ok_or_else(|| ViewError::NoSuchHome { name, known: fleet.homes.iter().map(|home| known(home).0).collect() })?;
     let what = format!("{what} {id}");
     wish::leave(c, Verb::SetHome { id, wish: state }, &what, None)
 }

@@ -5,6 +5,7 @@
 
 mod check;
 mod config;
+mod console;
 mod context;
 mod error;
 mod events;
@@ -24,7 +25,8 @@ pub use error::CliError;
 
 use crate::config::ConfigError;
 use crate::model::{OutcomeKind, Sequence, Status, Timestamp};
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use crate::view::events::FeedName;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use context::Context;
 use print::Out;
 use std::path::PathBuf;
@@ -136,6 +138,9 @@ enum Verb {
     /// Look after the stores
     #[command(subcommand)]
     Store(StoreVerb),
+    /// Manage who may use the console
+    #[command(subcommand)]
+    Console(ConsoleVerb),
     /// Show the configuration, or what may stand in it
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -170,14 +175,6 @@ struct EventsArgs {
     /// Go on as things happen
     #[arg(short, long)]
     follow: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum FeedName {
-    /// What happened in the directory
-    Users,
-    /// What became of users
-    Outcomes,
 }
 
 #[derive(Subcommand, Debug)]
@@ -259,6 +256,32 @@ enum StoreVerb {
 }
 
 #[derive(Subcommand, Debug)]
+enum ConsoleVerb {
+    /// Make, list or remove tokens
+    #[command(subcommand)]
+    Token(TokenVerb),
+}
+
+#[derive(Subcommand, Debug)]
+enum TokenVerb {
+    /// Make a token and print it, once
+    #[command(
+        after_long_help = "Examples:\n  homeward console token add olga --role operator\n  homeward console token add prometheus --role reader\n\nThe name stands in the audit. The token is kept as a hash in [agent] state_dir."
+    )]
+    Add {
+        /// Letters, digits, and . _ @ -
+        name: String,
+        /// What its bearer may do
+        #[arg(long, value_enum)]
+        role: crate::console::tokens::Role,
+    },
+    /// List tokens: name, role, when made
+    List,
+    /// Remove a token; who signed in with it is signed out
+    Remove { name: String },
+}
+
+#[derive(Subcommand, Debug)]
 enum ConfigVerb {
     /// Print the configuration as checked, without secrets
     Show,
@@ -305,6 +328,7 @@ pub fn run(cli: Cli) -> Result<u8, CliError> {
         Verb::Approve { hash } => problem::approve(c, &hash),
         Verb::Sweep => wish::leave(c, crate::store::enablement::Verb::Sweep, "a full comparison", None),
         Verb::Store(verb) => store::store(c, verb),
+        Verb::Console(verb) => console::console(c, verb),
         Verb::Config(_) => config::show(c),
         Verb::Completions { .. } => Ok(FINE),
     }?;

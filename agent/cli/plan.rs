@@ -2,9 +2,9 @@
 //!
 //! Who is in the store and was not seen is counted, never released: absence is no proof.
 
-use super::context::{self, Context, each_standing};
+use super::context::{self, Context};
 use super::print::{Progress, Table, bar, count, printable};
-use super::{CliError, FINE, HELD, PROBLEMS, user};
+use super::{CliError, FINE, HELD, PROBLEMS};
 use crate::decide::address::{Contest, contest};
 use crate::decide::{self, World, guard, ownership};
 use crate::directory::connect;
@@ -20,6 +20,7 @@ use crate::probe::load;
 use crate::probe::srv::SrvResolver;
 use crate::store::enablement as db;
 use crate::store::open::{self, Kind};
+use crate::view::{self, ViewError, each_standing};
 use crate::worker::Settings;
 use rusqlite::Connection;
 use serde::Serialize;
@@ -121,7 +122,7 @@ async fn make(c: &Context, users: &[String]) -> Result<PlanView, CliError> {
     let seen = world::World::read(&c.config, &profile, &endpoint, &mut ldap).await?;
     let settings = Settings::of(&c.config, &profile);
     let store = match c.enablement() {
-        Err(CliError::NoStore(_)) => open::scratch(Kind::Enablement)?,
+        Err(ViewError::NoStore(_)) => open::scratch(Kind::Enablement)?,
         store => store?,
     };
     let mut world = crate::worker::read_world(&store, &settings, c.now)?;
@@ -150,9 +151,9 @@ async fn make(c: &Context, users: &[String]) -> Result<PlanView, CliError> {
             let names = seen.attributes();
             let found = lookup::find_user(&mut ldap, profile.key, base, c.login(), c.mail(), text, &names).await?;
             if found.len() > 1 {
-                return Err(context::ambiguous(text, found.into_iter().map(|entry| (entry.key, entry.dn))));
+                return Err(context::ambiguous(text, found.into_iter().map(|entry| (entry.key, entry.dn))).into());
             }
-            let Some(entry) = found.into_iter().next() else { return Err(CliError::NoSuchUser(text.clone())) };
+            let Some(entry) = found.into_iter().next() else { return Err(ViewError::NoSuchUser(text.clone()).into()) };
             named.push((text, entry.key));
             take(vec![Heard::Entry(entry)])?;
         }
@@ -174,7 +175,7 @@ async fn make(c: &Context, users: &[String]) -> Result<PlanView, CliError> {
     } else {
         for (text, key) in named {
             let row = feed.by_key(&key)?;
-            let row = row.ok_or_else(|| CliError::NoSuchUser(format!("{text} (as a user in scope)")))?;
+            let row = row.ok_or_else(|| ViewError::NoSuchUser(format!("{text} (as a user in scope)")))?;
             standings.push(standing_of(&store, row, c.now)?);
         }
     }
@@ -299,7 +300,7 @@ impl<'a> Simulation<'a> {
                         Presence::LeftScope | Presence::Deleted => proven_gone.push(standing),
                     }
                 }
-                Ok(())
+                Ok::<_, CliError>(())
             })?;
             for standing in proven_gone {
                 let decision = decide::decide(&standing, &self.world, self.c.now);
@@ -420,7 +421,7 @@ impl<'a> Simulation<'a> {
             home: assignment.map(|assignment| assignment.home.clone()),
             from: before.filter(|from| assignment.is_none_or(|assignment| assignment.home != *from)),
             im_address: assignment.map(|assignment| assignment.address.clone()),
-            why: user::conclusion(&decision.wanted, standing, &self.world),
+            why: view::user::conclusion(&decision.wanted, standing, &self.world),
         };
         match change {
             "wait" => self.view.waiting.push(planned),

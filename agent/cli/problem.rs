@@ -3,55 +3,9 @@
 use super::context::Context;
 use super::print::{Table, count, moment, printable};
 use super::{CliError, FINE, PROBLEMS, ProblemVerb, wish};
-use crate::decide::guard;
-use crate::intake::Suspect;
-use crate::model::{Timestamp, UserKey};
-use crate::store::enablement::{self as db, Held, Problem, Verb};
-use rusqlite::Connection;
-use serde::Serialize;
-
-/// Problems listed at most.
-const LIST_MAX: usize = 10_000;
-
-/// What the guard holds, as other programs read it.
-#[derive(Serialize)]
-pub struct HeldPlan {
-    pub hash: String,
-    pub since: String,
-    pub changes: Vec<HeldChange>,
-    #[serde(skip)]
-    since_at: Timestamp,
-}
-
-#[derive(Serialize)]
-pub struct HeldChange {
-    pub key: UserKey,
-    pub login: String,
-    pub kind: String,
-    /// What it would change, as the approval names it.
-    pub what: String,
-}
-
-/// The plan that the guard holds, if it holds one.
-pub fn held_plan(c: &Context, db: &Connection) -> Result<Option<HeldPlan>, CliError> {
-    let held = db::held(db, true)?;
-    let Some(since) = held.iter().map(|row| row.since).min() else { return Ok(None) };
-    let hash = guard::plan_hash(held.iter().map(|row| (&row.key, row.fingerprint.as_str())));
-    let change = |row: &Held| -> Result<HeldChange, CliError> {
-        let login = db::standing(db, &row.key)?.map_or_else(|| row.key.to_string(), |(_, s)| c.login_of(&s));
-        Ok(HeldChange { key: row.key, login, kind: row.kind.clone(), what: row.fingerprint.clone() })
-    };
-    let changes = held.iter().map(change).collect::<Result<_, _>>()?;
-    Ok(Some(HeldPlan { hash, since: since.to_string(), changes, since_at: since }))
-}
-
-/// Absences that intake holds, if it holds any.
-pub fn suspect(c: &Context) -> Result<Option<Suspect>, CliError> {
-    Ok(match c.feed()? {
-        Some(feed) => feed.status()?.suspect,
-        None => None,
-    })
-}
+use crate::store::enablement::{self as db, Verb};
+use crate::view::problem::{LIST_MAX, approvable, find, held_plan, suspect};
+use crate::view::{self, ViewError};
 
 pub fn problem(c: &mut Context, verb: ProblemVerb) -> Result<u8, CliError> {
     match verb {
@@ -69,25 +23,9 @@ pub fn problem(c: &mut Context, verb: ProblemVerb) -> Result<u8, CliError> {
     }
 }
 
-/// `12` or `P12`: the problem, and whose it is.
-fn find(c: &Context, id: &str) -> Result<(Problem, String), CliError> {
-    let unknown = || CliError::NoSuchProblem(id.to_owned());
-    let number = id.strip_prefix(['P', 'p']).unwrap_or(id).parse().map_err(|_| unknown())?;
-    let db = c.enablement()?;
-    let mut problem = db::problem(&db, number)?.ok_or_else(unknown)?;
-    problem.hint = named(&problem.hint, problem.id);
-    let login = db::standing(&db, &problem.key)?.map_or_else(|| problem.key.to_string(), |(_, s)| c.login_of(&s));
-    Ok((problem, login))
-}
-
-/// Hints are written before a problem has a number.
-fn named(hint: &str, id: i64) -> String {
-    hint.replace(" ID", &format!(" P{id}"))
-}
-
 fn list(c: &mut Context) -> Result<u8, CliError> {
     let db = c.enablement()?;
-    let problems = db::problems(&db, LIST_MAX)?;
+    let problems = view::problem::list(c, &db, 0, LIST_MAX)?;
     let code = if db::open_problem_count(&db)? > 0 { PROBLEMS } else { FINE };
     if c.out.json {
         c.out.document(&problems)?;
@@ -95,8 +33,7 @@ fn list(c: &mut Context) -> Result<u8, CliError> {
     }
     let mut table = Table::new(["ID", "USER", "CODE", "SINCE", "TIMES", "WHAT"]);
     table.right(4);
-    for problem in problems {
-        let login = db::standing(&db, &problem.key)?.map_or_else(|| problem.key.to_string(), |(_, s)| c.login_of(&s));
+    for view::problem::ProblemRow { problem, login } in problems {
         let text = if problem.dismissed { format!("(dismissed) {}", problem.text) } else { problem.text };
         let id = format!("P{}", problem.id);
         table.row([id, login, problem.code, moment(problem.opened_at), problem.times.to_string(), text]);
@@ -162,8 +99,7 @@ fn show_guard(c: &mut Context) -> Result<u8, CliError> {
         c.out.line(format_args!("plan {}: {held} held since {}", plan.hash, moment(plan.since_at)))?;
         let mut table = Table::new(["LOGIN", "CHANGE", "WHAT", "KEY"]);
         for change in plan.changes {
-            let what = change.what.split_once(':').map_or("", |(_, what)| what).replace(':', " -> ");
-            let what = if change.kind == "readdress" { what } else { format!("from {what}") };
+            let what = change.words();
             table.row([change.login, change.kind, what, change.key.to_string()]);
         }
         table.show(&mut c.out)?;
@@ -174,13 +110,11 @@ fn show_guard(c: &mut Context) -> Result<u8, CliError> {
 
 pub fn approve(c: &mut Context, hash: &str) -> Result<u8, CliError> {
     let db = c.enablement()?;
-    let plan = held_plan(c, &db)?.map(|plan| (plan.hash, count(plan.changes.len() as u64, "held change")));
-    let absent = suspect(c)?.map(|suspect| (suspect.hash, format!("{} absent users", suspect.count)));
+    let known = approvable(c, &db)?;
     drop(db);
-    let known: Vec<(String, String)> = plan.into_iter().chain(absent).collect();
     let Some((hash, what)) = known.iter().find(|(known, _)| known.eq_ignore_ascii_case(hash.trim())) else {
         let known = known.into_iter().map(|(hash, what)| format!("{hash} ({what})")).collect();
-        return Err(CliError::NoSuchPlan { hash: hash.to_owned(), known });
+        return Err(ViewError::NoSuchPlan { hash: hash.to_owned(), known }.into());
     };
     wish::leave(c, Verb::Approve { hash: hash.clone() }, &format!("approve {hash}: {what}"), None)
 }

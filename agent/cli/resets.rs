@@ -1,37 +1,15 @@
 //! `resets`: whose password predates the Digest policy, since when that is known, and what was done about it.
 
 use super::context::Context;
-use super::print::{Table, moment, or_dash};
+use super::print::{Table, or_dash};
 use super::{CliError, FINE};
-use crate::model::{DigestReadiness, Standing, Timestamp, UserKey};
-use serde::Serialize;
-
-/// One user who needs a new password.
-#[derive(Serialize)]
-struct Reset {
-    key: UserKey,
-    login: String,
-    dn: String,
-    mail: Option<String>,
-    /// Since when a reset is needed.
-    since: Option<String>,
-    /// When the password was set, where the directory tells.
-    password_date: Option<String>,
-    /// The directory was asked to demand a new password.
-    asked: bool,
-}
+use crate::view::{self, resets::Reset};
 
 const HEADS: [&str; 6] = ["login", "dn", "mail", "since", "password_date", "asked"];
 
 pub fn resets(c: &mut Context, csv: bool) -> Result<u8, CliError> {
     let db = c.enablement()?;
-    let mut resets = Vec::new();
-    super::context::each_standing(&db, |standing| {
-        if standing.digest == DigestReadiness::ResetRequired && standing.holds().is_some() {
-            resets.push(reset(c, &standing));
-        }
-        Ok(())
-    })?;
+    let resets = view::resets::page(c, &db, 0, usize::MAX)?.0;
     drop(db);
     if c.out.json {
         c.out.document(&resets)?;
@@ -55,20 +33,6 @@ pub fn resets(c: &mut Context, csv: bool) -> Result<u8, CliError> {
     }
     table.show(&mut c.out)?;
     Ok(FINE)
-}
-
-fn reset(c: &Context, standing: &Standing) -> Reset {
-    let date = standing.record.text(&c.settings.policy.names.password_date);
-    let date = date.map(|text| Timestamp::from_generalized_time(text).map_or_else(|| text.to_owned(), moment));
-    Reset {
-        key: standing.key,
-        login: c.login_of(standing),
-        dn: standing.record.dn.clone(),
-        mail: standing.record.text(c.mail()).map(str::to_owned),
-        since: standing.reset_since.map(moment),
-        password_date: date,
-        asked: standing.reset_asked_for.is_some(),
-    }
 }
 
 /// RFC 4180, with what a spreadsheet would take for a formula made text: the values come from a directory.

@@ -5,8 +5,9 @@ use super::print::{Table, moment, span};
 use super::{CliError, FAILED, FINE, StoreVerb};
 use crate::model::Timestamp;
 use crate::store::enablement as db;
+use crate::store::migrate;
 use crate::store::open::{self, Kind};
-use crate::store::{StoreError, migrate};
+use crate::view::ViewError;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -41,21 +42,12 @@ pub fn store(c: &mut Context, verb: StoreVerb) -> Result<u8, CliError> {
     }
 }
 
-/// The schema version of a store; `None` while there is none.
-pub fn version(kind: Kind, state_dir: &Path) -> Result<Option<u32>, StoreError> {
-    let path = kind.path(state_dir);
-    if !path.exists() {
-        return Ok(None);
-    }
-    migrate::version(&path, &open::reader(kind, state_dir)?).map(Some)
-}
-
 /// When `store backup` last ran.
 pub fn last_backup(c: &Context) -> Result<Option<Timestamp>, CliError> {
     match c.enablement() {
         Ok(db) => Ok(db::meta(&db, LAST_BACKUP)?.and_then(|text| text.parse().ok()).map(Timestamp)),
-        Err(CliError::NoStore(_)) => Ok(None),
-        Err(error) => Err(error),
+        Err(ViewError::NoStore(_)) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -67,7 +59,7 @@ fn info(c: &mut Context) -> Result<u8, CliError> {
         let length = |path: &Path| std::fs::metadata(path).ok().map(|file| file.len());
         let wal = length(&file.with_extension("db-wal")).unwrap_or_default();
         let size = length(&file).map(|size| size + wal);
-        stores.push(Info { size, schema: version(kind, &state_dir)?, newest: migrate::newest(kind), file });
+        stores.push(Info { size, schema: open::version(kind, &state_dir)?, newest: migrate::newest(kind), file });
     }
     let last = last_backup(c)?;
     let running = open::is_locked(&state_dir);
@@ -125,7 +117,7 @@ fn backup(c: &mut Context, to: &Path) -> Result<u8, CliError> {
         .map(|(kind, name)| (kind, target(name)))
         .collect();
     if there.is_empty() {
-        return Err(CliError::NoStore(c.state_dir().to_owned()));
+        return Err(ViewError::NoStore(c.state_dir().to_owned()).into());
     }
     // Before the first is written: half a backup is none.
     if let Some((_, file)) = there.iter().find(|(_, file)| file.exists()) {
@@ -166,7 +158,7 @@ fn migrate(c: &mut Context) -> Result<u8, CliError> {
     // A running agent has migrated already, and another writer would only wait for it.
     let _lock = open::lock(c.state_dir())?;
     for (kind, name) in KINDS {
-        let before = version(kind, c.state_dir())?;
+        let before = open::version(kind, c.state_dir())?;
         drop(open::writer(kind, c.state_dir())?);
         let newest = migrate::newest(kind);
         match before {

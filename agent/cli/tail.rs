@@ -6,7 +6,9 @@ use super::print::{Colour, moment, or_dash, printable};
 use super::{CliError, FINE, TailArgs};
 use crate::model::{Outcome, OutcomeKind, UserKey};
 use crate::store::enablement::{self as db, OutcomeRow};
-use crate::store::open::Kind;
+use crate::store::open::{self, Kind};
+use crate::view::ViewError;
+use crate::view::user::OutcomeView;
 use rusqlite::Connection;
 use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
@@ -22,7 +24,7 @@ pub const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 pub fn tail(c: &mut Context, args: &TailArgs) -> Result<u8, CliError> {
     let mut db = match c.enablement() {
-        Err(CliError::NoStore(_)) if args.follow => wait_for_store(c)?,
+        Err(ViewError::NoStore(_)) if args.follow => wait_for_store(c)?,
         db => db?,
     };
     let user = args.user.as_ref().map(|text| c.user(&db, text)).transpose()?.map(|standing| standing.key);
@@ -68,10 +70,10 @@ fn wanted(row: &OutcomeRow, user: Option<UserKey>, kind: Option<OutcomeKind>) ->
 /// Until the agent has made the store, with its tables.
 pub fn wait_for_store(c: &mut Context) -> Result<Connection, CliError> {
     eprintln!("there is no store in {} yet; waiting for the agent", c.state_dir().display());
-    while let None | Some(0) = super::store::version(Kind::Enablement, c.state_dir())? {
+    while let None | Some(0) = open::version(Kind::Enablement, c.state_dir())? {
         std::thread::sleep(LOOK_EVERY);
     }
-    c.enablement()
+    Ok(c.enablement()?)
 }
 
 /// How the store was before its rows were read: taken first, so that no change is missed.
@@ -104,10 +106,9 @@ impl Mark {
     }
 }
 
-fn tell(c: &mut Context, row: &OutcomeRow) -> Result<(), CliError> {
+pub fn tell(c: &mut Context, row: &OutcomeRow) -> Result<(), CliError> {
     if c.out.json {
-        let data: serde_json::Value = serde_json::from_str(&row.data).unwrap_or_default();
-        return c.out.json_line(&serde_json::json!({ "seq": row.seq, "at": row.at.to_string(), "outcome": data }));
+        return c.out.json_line(&OutcomeView::of(row));
     }
     show(c, row)
 }

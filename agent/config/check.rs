@@ -40,6 +40,7 @@ const CHECKS: &[fn(&mut Checking<'_>)] = &[
     digest_since_is_a_time,
     guard_percent_is_a_percentage,
     times_are_not_zero,
+    the_console_is_local_or_protected,
 ];
 
 struct Checking<'a> {
@@ -479,6 +480,43 @@ fn times_are_not_zero(c: &mut Checking<'_>) {
     }
 }
 
+fn the_console_is_local_or_protected(c: &mut Checking<'_>) {
+    let console = &c.file.console;
+    match (console.tls.certificate_file.is_empty(), console.tls.key_file.is_empty()) {
+        (false, true) => {
+            c.error("console.tls.certificate_file", "a certificate without its key", "set key_file as well");
+        }
+        (true, false) => {
+            c.error("console.tls.key_file", "a key without its certificate", "set certificate_file as well");
+        }
+        (true, true) | (false, false) => {}
+    }
+    for (n, host) in console.hosts.iter().enumerate() {
+        if !is_dns_name(host) {
+            let hint = "give the name alone, without scheme or port: hosts = [\"homeward.example.com\"]";
+            c.error(&format!("console.hosts[{n}]"), format!("\"{host}\" is no host name"), hint);
+        }
+    }
+    let Some(address) = console_address(&console.listen) else {
+        let hint = "write address:port, such as 127.0.0.1:8480 or [::1]:8480; or off";
+        return c.error("console.listen", format!("\"{}\" is no address with a port", console.listen), hint);
+    };
+    let Some(address) = address.filter(|address| !address.ip().is_loopback()) else { return };
+    if console.tls.certificate_file.is_empty() {
+        let text = format!("the console at {address} could be read, and tokens be taken, by whoever is on the network");
+        c.error("console.listen", text, "set tls = { certificate_file, key_file }, or listen = \"127.0.0.1:8480\"");
+    }
+    if console.hosts.is_empty() {
+        let hint = "name the console as browsers do: hosts = [\"homeward.example.com\"]";
+        c.error("console.hosts", "a console for other machines without `hosts`", hint);
+    }
+}
+
+/// `Some(None)`: off.
+fn console_address(text: &str) -> Option<Option<SocketAddr>> {
+    if text == "off" { Some(None) } else { text.parse().ok().map(Some) }
+}
+
 /// What was written, in checked form. Only called when no check objected; so nothing here can fail.
 fn build(file: &File, path: &Path, password: Option<SecretString>, warnings: Vec<Finding>) -> Config {
     let folder = path.parent().unwrap_or(Path::new(""));
@@ -559,6 +597,14 @@ fn build(file: &File, path: &Path, password: Option<SecretString>, warnings: Vec
             window: file.guard.window.0,
         },
         queue: Queue { retention: file.queue.retention.0 },
+        console: Console {
+            listen: console_address(&file.console.listen).flatten(),
+            hosts: file.console.hosts.iter().map(|host| domain(host)).collect(),
+            tls: (!file.console.tls.certificate_file.is_empty()).then(|| ConsoleTls {
+                certificate_file: folder.join(&file.console.tls.certificate_file),
+                key_file: folder.join(&file.console.tls.key_file),
+            }),
+        },
         log: Log { format: file.log.format },
         warnings,
     }

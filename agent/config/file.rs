@@ -33,6 +33,8 @@ pub struct File {
     pub guard: Guard,
     /// What other systems can read of the past.
     pub queue: Queue,
+    /// The console: page, HTTP interface, metrics.
+    pub console: Console,
     /// The log.
     pub log: Log,
 }
@@ -326,6 +328,27 @@ pub enum QueueKind {
     Embedded,
 }
 
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Console {
+    /// Address and port of page, /v1, /healthz, /readyz and /metrics; or off. Another address than this machine's own
+    /// (127.0.0.1, ::1) needs tls, hosts, and tokens (homeward console token add).
+    pub listen: String,
+    /// Names under which browsers reach the console, beside localhost and addresses.
+    pub hosts: Vec<String>,
+    /// The console's certificate.
+    pub tls: ConsoleTls,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ConsoleTls {
+    /// PEM with the certificate and those between it and the authority; empty: no TLS.
+    pub certificate_file: String,
+    /// PEM with the key of the certificate; empty: none.
+    pub key_file: String,
+}
+
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
@@ -397,6 +420,12 @@ impl Default for Guard {
 impl Default for Queue {
     fn default() -> Queue {
         Queue { kind: QueueKind::default(), retention: Span::hours(30 * 24) }
+    }
+}
+
+impl Default for Console {
+    fn default() -> Console {
+        Console { listen: "127.0.0.1:8480".into(), hosts: Vec::new(), tls: ConsoleTls::default() }
     }
 }
 

@@ -33,6 +33,7 @@ pub struct Config {
     pub digest: Digest,
     pub guard: Guard,
     pub queue: Queue,
+    pub console: Console,
     pub log: Log,
     /// What was accepted, but looks wrong.
     pub warnings: Vec<Finding>,
@@ -405,6 +406,29 @@ pub struct Guard {
 pub struct Queue {
     /// Tombstones and outcomes are kept this long for readers.
     pub retention: Duration,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Console {
+    /// `None`: off.
+    pub listen: Option<std::net::SocketAddr>,
+    /// Names under which browsers reach it, in lower case.
+    pub hosts: Vec<String>,
+    pub tls: Option<ConsoleTls>,
+}
+
+impl Console {
+    /// Only programs of this machine can reach it.
+    pub fn is_local(&self) -> bool {
+        self.listen.is_none_or(|address| address.ip().is_loopback())
+    }
+}
+
+/// PEM files.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConsoleTls {
+    pub certificate_file: PathBuf,
+    pub key_file: PathBuf,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

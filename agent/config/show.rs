@@ -111,6 +111,14 @@ impl Config {
                 window: Span(self.guard.window),
             },
             queue: file::Queue { kind: QueueKind::Embedded, retention: Span(self.queue.retention) },
+            console: file::Console {
+                listen: self.console.listen.map_or_else(|| "off".into(), |address| address.to_string()),
+                hosts: self.console.hosts.clone(),
+                tls: file::ConsoleTls {
+                    certificate_file: path(&self.console.tls.as_ref().map(|tls| tls.certificate_file.clone())),
+                    key_file: path(&self.console.tls.as_ref().map(|tls| tls.key_file.clone())),
+                },
+            },
             log: file::Log { format: self.log.format },
         }
     }

@@ -208,6 +208,26 @@ pub fn last_seq(c: &Connection) -> Result<i64, StoreError> {
     c.query_row("select coalesce(max(seq), 0) from entry", [], |row| row.get(0)).named("reading the log's end")
 }
 
+/// The newest changes heard at or after a time, newest first. Reads no older ones: the log is in the order of hearing.
+pub fn heard_since(c: &Connection, since: i64, limit: usize) -> Result<Vec<Heard>, StoreError> {
+    c.prepare_cached("select seq, heard_at from entry order by seq desc limit ?1")
+        .and_then(|mut s| {
+            s.query_map([limit as i64], |row| Ok(Heard { seq: row.get(0)?, at: row.get(1)? }))?
+                .take_while(|row| row.as_ref().map_or(true, |heard| heard.at >= since))
+                .collect()
+        })
+        .named("reading the log's end")
+}
+
+/// The same behind `after`, oldest first.
+pub fn heard_after(c: &Connection, after: i64, limit: usize) -> Result<Vec<Heard>, StoreError> {
+    c.prepare_cached("select seq, heard_at from entry where seq > ?1 order by seq limit ?2")
+        .and_then(|mut s| {
+            s.query_map(params![after, limit as i64], |row| Ok(Heard { seq: row.get(0)?, at: row.get(1)? }))?.collect()
+        })
+        .named("reading the log's end")
+}
+
 /// Rows behind `after`.
 pub fn count_after(c: &Connection, after: i64) -> Result<u64, StoreError> {
     c.query_row("select count(*) from entry where seq > ?1", [after], |row| row.get::<_, i64>(0))

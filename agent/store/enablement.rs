@@ -51,6 +51,11 @@ pub fn restart_cursor(db: &Connection, head: Sequence) -> Result<()> {
 
 const LOG_SEEN: &str = "log_seen";
 
+/// One snapshot for all that is read until this is dropped.
+pub fn reading(db: &Connection) -> Result<rusqlite::Transaction<'_>> {
+    db.unchecked_transaction().named("reading")
+}
+
 // --- standings -------------------------------------------------------------------------------------------------------
 
 /// The part of a standing that needs no column.
@@ -199,6 +204,52 @@ pub fn standings_with_status(db: &Connection, status: Status, limit: usize) -> R
     let rows =
         statement.query_map(params![status.as_str(), limit as i64], standing_of).named("standings_with_status")?;
     rows.map(|row| row.map(|(_, standing)| standing)).collect::<rusqlite::Result<_>>().named("standings_with_status")
+}
+
+/// Whom a list is to hold.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Listed<'a> {
+    pub status: Option<Status>,
+    pub home: Option<&'a str>,
+    /// Part of the DN, the address, or a value of one of `attributes`, in any case.
+    pub search: Option<&'a str>,
+    pub attributes: &'a [&'a str],
+}
+
+/// Standings by row id behind `after` that are to be listed. A search is a scan: one person asks.
+pub fn standings_listed(
+    db: &Connection,
+    after: i64,
+    listed: &Listed<'_>,
+    limit: usize,
+) -> Result<Vec<(i64, Standing)>> {
+    let attributes = serde_json::to_string(listed.attributes)
+        .map_err(|error| StoreError::BadRow { what: "attribute names", problem: error.to_string() })?;
+    let sql = format!(
+        "select {STANDING} from standing where id > ?1 and (?3 is null or status = ?3)
+         and (?4 is null or home = ?4 collate nocase)
+         and (?5 is null or instr(address, lower(?5)) > 0 or instr(lower(record ->> '$.dn'), lower(?5)) > 0 or exists (
+             select 1 from json_each(?6) name, json_each(standing.record, '$.a.\"' || name.value || '\"') value
+             where instr(lower(value.value), lower(?5)) > 0))
+         order by id limit ?2"
+    );
+    let mut statement = db.prepare_cached(&sql).named("standings_listed")?;
+    let status = listed.status.map(Status::as_str);
+    let arguments = params![after, limit as i64, status, listed.home, listed.search, attributes];
+    let rows = statement.query_map(arguments, standing_of).named("standings_listed")?;
+    rows.collect::<rusqlite::Result<_>>().named("standings_listed")
+}
+
+/// Users who hold a place, by home and status.
+pub fn home_status_counts(db: &Connection) -> Result<Vec<(String, Status, u64)>> {
+    let mut statement = db
+        .prepare_cached("select home, status, count(*) from standing where home is not null group by home, status")
+        .named("home_status_counts")?;
+    let rows = statement
+        .query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)? as u64)))
+        .named("home_status_counts")?;
+    let rows = rows.collect::<rusqlite::Result<Vec<(String, String, u64)>>>().named("home_status_counts")?;
+    Ok(rows.into_iter().filter_map(|(home, status, n)| Some((home, Status::parse(&status)?, n))).collect())
 }
 
 /// By DN (normalized), or a value of one of the attributes, in any case. A scan: one person asks.
@@ -851,10 +902,15 @@ fn problem_of(row: &Row<'_>) -> rusqlite::Result<Problem> {
 const PROBLEM: &str = "id, key, code, text, hint, opened_at, seen_at, times, dismissed";
 
 pub fn problems(db: &Connection, limit: usize) -> Result<Vec<Problem>> {
-    let sql = format!("select {PROBLEM} from problem order by id limit ?1");
-    let mut statement = db.prepare_cached(&sql).named("problems")?;
-    let rows = statement.query_map([limit as i64], problem_of).named("problems")?;
-    rows.collect::<rusqlite::Result<_>>().named("problems")
+    problems_after(db, 0, limit)
+}
+
+/// Behind an id.
+pub fn problems_after(db: &Connection, after: i64, limit: usize) -> Result<Vec<Problem>> {
+    let sql = format!("select {PROBLEM} from problem where id > ?1 order by id limit ?2");
+    let mut statement = db.prepare_cached(&sql).named("problems_after")?;
+    let rows = statement.query_map(params![after, limit as i64], problem_of).named("problems_after")?;
+    rows.collect::<rusqlite::Result<_>>().named("problems_after")
 }
 
 pub fn problem(db: &Connection, id: i64) -> Result<Option<Problem>> {
@@ -923,6 +979,62 @@ pub fn outcomes_since(db: &Connection, since: Timestamp, limit: usize) -> Result
     let mut outcomes: Vec<OutcomeRow> = rows.collect::<rusqlite::Result<_>>().named("outcomes_since")?;
     outcomes.reverse();
     Ok(outcomes)
+}
+
+/// An outcome without its data: for counting.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OutcomeMark {
+    pub seq: u64,
+    pub at: Timestamp,
+    pub kind: String,
+    /// From the change in the log to the outcome, in ms.
+    pub took_ms: Option<u64>,
+}
+
+fn outcome_mark(row: &Row<'_>) -> rusqlite::Result<OutcomeMark> {
+    Ok(OutcomeMark {
+        seq: row.get::<_, i64>(0)? as u64,
+        at: Timestamp(row.get(1)?),
+        kind: row.get(2)?,
+        took_ms: row.get::<_, Option<i64>>(3)?.map(|ms| ms.max(0) as u64),
+    })
+}
+
+/// The newest outcomes at or after a time, newest first. Reads no older ones: outcomes are in the order of time.
+pub fn outcome_marks_since(db: &Connection, since: Timestamp, limit: usize) -> Result<Vec<OutcomeMark>> {
+    let mut statement = db
+        .prepare_cached("select seq, at, kind, data ->> '$.took_ms' from outcome order by seq desc limit ?1")
+        .named("outcome_marks_since")?;
+    let rows = statement.query_map([limit as i64], outcome_mark).named("outcome_marks_since")?;
+    rows.take_while(|row| row.as_ref().map_or(true, |mark| mark.at >= since))
+        .collect::<rusqlite::Result<_>>()
+        .named("outcome_marks_since")
+}
+
+/// The same behind a seq, oldest first.
+pub fn outcome_marks_after(db: &Connection, after: u64, limit: usize) -> Result<Vec<OutcomeMark>> {
+    let mut statement = db
+        .prepare_cached("select seq, at, kind, data ->> '$.took_ms' from outcome where seq > ?1 order by seq limit ?2")
+        .named("outcome_marks_after")?;
+    let rows = statement.query_map(params![after as i64, limit as i64], outcome_mark).named("outcome_marks_after")?;
+    rows.collect::<rusqlite::Result<_>>().named("outcome_marks_after")
+}
+
+/// Outcomes of two kinds by day (ms since 1970, UTC): day, how many of the first, how many of the second.
+pub fn outcome_days(db: &Connection, first: &str, second: &str) -> Result<Vec<(Timestamp, u64, u64)>> {
+    const DAY_MS: i64 = 86_400_000;
+    let mut statement = db
+        .prepare_cached(
+            "select at / ?3, sum(kind = ?1), sum(kind = ?2) from outcome where kind in (?1, ?2) group by 1 order by 1",
+        )
+        .named("outcome_days")?;
+    let rows = statement
+        .query_map(params![first, second, DAY_MS], |row| {
+            let (first, second): (i64, i64) = (row.get(1)?, row.get(2)?);
+            Ok((Timestamp(row.get::<_, i64>(0)?.saturating_mul(DAY_MS)), first as u64, second as u64))
+        })
+        .named("outcome_days")?;
+    rows.collect::<rusqlite::Result<_>>().named("outcome_days")
 }
 
 pub fn outcomes_of_user(db: &Connection, key: &UserKey, limit: usize) -> Result<Vec<OutcomeRow>> {

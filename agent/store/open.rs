@@ -122,6 +122,40 @@ pub fn is_locked(state_dir: &Path) -> bool {
         .is_ok_and(|file| matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)))
 }
 
+/// The schema version of a store; `None` while there is none.
+pub fn version(kind: Kind, state_dir: &Path) -> Result<Option<u32>, StoreError> {
+    let path = kind.path(state_dir);
+    if !path.exists() {
+        return Ok(None);
+    }
+    migrate::version(&path, &reader(kind, state_dir)?).map(Some)
+}
+
+/// Changes with every commit of another connection.
+pub fn data_version(connection: &Connection) -> Result<i64, StoreError> {
+    connection.pragma_query_value(None, "data_version", |row| row.get(0)).named("data_version")
+}
+
+/// Whether a write can begin. One that is at work already is proof enough. A full disk shows at a commit only.
+pub fn is_writable(kind: Kind, state_dir: &Path) -> Result<(), StoreError> {
+    let path = kind.path(state_dir);
+    let connection = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(Duration::ZERO).named("is_writable")?;
+    match connection.execute_batch("begin immediate; rollback") {
+        Ok(()) => Ok(()),
+        Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => Ok(()),
+        Err(error) => Err(error).named("is_writable"),
+    }
+}
+
+/// Bytes of a store's file and of its log of what is not yet copied into it; 0 where there is none.
+pub fn sizes(kind: Kind, state_dir: &Path) -> (u64, u64) {
+    let size = |path: PathBuf| std::fs::metadata(path).map_or(0, |file| file.len());
+    let path = kind.path(state_dir);
+    let wal = PathBuf::from(format!("{}-wal", path.display()));
+    (size(path), size(wal))
+}
+
 /// A whole copy, taken while the agent runs (SQLite's `VACUUM INTO`). Refuses to overwrite. The copy of a log knows that it
 /// is one: put back, it must not go on as if nothing had happened since.
 pub fn backup(kind: Kind, state_dir: &Path, into: &Path) -> Result<(), StoreError> {

@@ -67,6 +67,25 @@ pub fn config_doubted(finding: &str) {
     warn!(line = "config.doubted", finding, "configuration: {finding}");
 }
 
+// The console
+
+pub fn console_started(url: &str) {
+    info!(line = "console.started", url, "console at {url}");
+}
+
+/// The agent works without it.
+pub fn console_refused(address: &str, error: &str, hint: &str) {
+    warn!(line = "console.refused", address, error, hint, "no console at {address}: {error}; {hint}");
+}
+
+pub fn console_signed_in(who: &str, peer: &str) {
+    info!(line = "console.signed_in", who, peer, "{who} signed in at the console from {peer}");
+}
+
+pub fn console_sign_in_refused(peer: &str) {
+    warn!(line = "console.sign_in_refused", peer, "a sign-in at the console from {peer} was refused: unknown token");
+}
+
 // The source
 
 pub fn source_connected(server: &str, kind: &str, why: &str) {

@@ -2,6 +2,7 @@
 //!
 //! Never prints a secret, and never more than one line for one event: control characters are escaped.
 
+pub mod count;
 pub mod lines;
 
 use crate::config::LogFormat;
@@ -34,7 +35,10 @@ pub fn init(format: LogFormat, verbosity: u8) -> LogFormat {
     if journal && let Ok(layer) = tracing_journald::layer() {
         let layer = layer.with_field_prefix(Some("HOMEWARD".into())).with_syslog_identifier("homeward".into());
         // Fails only where a subscriber is already set.
-        let _ = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
+        let _ = tracing_subscriber::registry()
+            .with(layer.with_filter(filter.clone()))
+            .with(count::LineCounter.with_filter(filter))
+            .try_init();
         return LogFormat::Journald;
     }
     let (style, chosen) = match format {
@@ -46,7 +50,10 @@ pub fn init(format: LogFormat, verbosity: u8) -> LogFormat {
         LogFormat::Auto | LogFormat::Text | LogFormat::Journald => (Style::Text, LogFormat::Text),
     };
     let layer = LineLayer::new(style, Timestamp::now, Box::new(std::io::stderr()));
-    let _ = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
+    let _ = tracing_subscriber::registry()
+        .with(layer.with_filter(filter.clone()))
+        .with(count::LineCounter.with_filter(filter))
+        .try_init();
     chosen
 }
 

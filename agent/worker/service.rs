@@ -161,6 +161,7 @@ impl Service {
                 };
                 match stepped {
                     Ok(step) => {
+                        kept.0.iter().for_each(|(_, result)| crate::telemetry::count::write(result));
                         busy = step.busy || !at_end;
                         next_at = step.next_at;
                         for said in step.said {

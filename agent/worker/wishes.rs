@@ -121,7 +121,8 @@ fn occupied_before(standing: &Standing, assignment: &Assignment) -> (Option<Home
     (holds, leaving)
 }
 
-fn describe(verb: &Verb) -> String {
+/// In words, for the log and the audit.
+pub fn describe(verb: &Verb) -> String {
     match verb {
         Verb::MoveUser { key, to } => format!("move user {key} to {to}"),
         Verb::Recheck { key } => format!("recheck user {key}"),

@@ -90,14 +90,15 @@ fn play(folder: &Path, once: bool) -> Result<()> {
     println!("DNS at {} has an SRV record _rvp._tcp for example.com, and none for example.org.", nsd.address());
 
     stage.heading("The configuration, and whether it works")?;
-    configure(&stage, &slapd, &nsd, folder)?;
+    let console = support::free_port();
+    configure(&stage, &slapd, &nsd, folder, console)?;
     stage.homeward(&["check"])?;
 
     stage.heading("The first pass: everybody gets a home server")?;
     let mut agent = stage.agent(&folder.join("agent.log"))?;
     let started = Instant::now();
     first_pass(&stage, &mut agent)?;
-    println!("Quiet after {:.1} s.", started.elapsed().as_secs_f32());
+    println!("Quiet after {:.1} s. In a browser: http://127.0.0.1:{console}/", started.elapsed().as_secs_f32());
     stage.homeward(&["status"])?;
 
     stage.heading("Somebody is hired")?;
@@ -142,11 +143,11 @@ fn play(folder: &Path, once: bool) -> Result<()> {
         return Ok(());
     }
     stage.heading("Your turn")?;
-    your_turn(&stage, &slapd);
+    your_turn(&stage, &slapd, console);
     stage.wait(|| agent.still_runs().map(|()| None::<()>))
 }
 
-fn configure(stage: &Stage, slapd: &Slapd, nsd: &Nsd, folder: &Path) -> Result<()> {
+fn configure(stage: &Stage, slapd: &Slapd, nsd: &Nsd, folder: &Path, console_port: u16) -> Result<()> {
     let homes: String = HOMES
         .map(|(id, capacity)| {
             format!("[[home]]\nid = \"{id}\"\nhost = \"{id}.example.com\"\ncapacity = {capacity}\n\n")
@@ -175,7 +176,10 @@ name = \"everybody else\"
 match = \"(uid=*)\"
 action = \"enable\"
 
-{homes}[im]
+{homes}[console]
+listen = \"127.0.0.1:{console}\"
+
+[im]
 domain = \"im.example.com\"                 # where SRV does not decide
 
 [dns]
@@ -184,6 +188,7 @@ servers = [\"{dns}\"]
         state = folder.join("state").display(),
         url = slapd.url(),
         dns = nsd.address(),
+        console = console_port,
     );
     let password = folder.join("ldap-password");
     std::fs::write(&password, AGENT_PASSWORD)?;
@@ -264,12 +269,14 @@ fn as_admin(slapd: &Slapd) -> String {
     format!("-x -H {} -D {ADMIN_DN} -w {ADMIN_PASSWORD}", slapd.url())
 }
 
-fn your_turn(stage: &Stage, slapd: &Slapd) {
+fn your_turn(stage: &Stage, slapd: &Slapd, console: u16) {
     let (program, config) = (stage.program().display(), stage.config().display());
     let admin = as_admin(slapd);
     println!(
         "\
-Everything goes on running. In another terminal:
+Everything goes on running. In a browser: http://127.0.0.1:{console}/
+
+In another terminal:
 
   alias homeward='{program} --config {config}'
   homeward tail -f                         # what happens, as it happens; leave it open
@@ -279,6 +286,7 @@ Everything goes on running. In another terminal:
   homeward user explain u0000000           # where one of them would move, and why
   homeward home activate im1               # … or leave them where they are
   homeward events --feed outcomes          # what other programs read
+  homeward console token add me --role operator   # to sign in at the console, and do the same there
   homeward plan                            # what would change now: nothing
   ldapdelete {admin} uid={NEW_LOGIN},ou=people,{SUFFIX}
 

@@ -178,9 +178,11 @@ impl Agent {
         let im =
             if self.extra.contains("[im]") { "" } else { "[im]\ndomain = \"im.example.com\"\nmail_wait = \"0s\"\n" };
         let dns = if self.extra.contains("[dns]") { "" } else { "[dns]\nservers = [\"127.0.0.1:9\"]\n" };
+        // Many agents run beside each other; who looks at the console says where.
+        let console = if self.extra.contains("[console]") { "" } else { "\n[console]\nlisten = \"off\"\n" };
         let text = format!(
             "[agent]\nstate_dir = \"{}\"\nmode = \"{}\"\n\n[directory]\nurl = \"{}\"\nbase = \"{}\"\nbind_dn = \"{bind_dn}\"\n\
-             bind_password_file = \"password\"\n{}{}\n\n{homes}{im}{dns}{}",
+             bind_password_file = \"password\"\n{}{}\n\n{homes}{im}{dns}{console}{}",
             self.state_dir().display(),
             self.mode,
             self.url,
