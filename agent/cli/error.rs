@@ -11,6 +11,7 @@ use crate::feed::FeedError;
 use crate::model::UserKey;
 use crate::poller::world::WorldError;
 use crate::probe::ProbeError;
+use crate::probe::servers::ServersError;
 use crate::store::StoreError;
 use std::path::PathBuf;
 
@@ -40,6 +41,8 @@ pub enum CliError {
     World(#[from] WorldError),
     #[error(transparent)]
     Probe(#[from] ProbeError),
+    #[error(transparent)]
+    Servers(#[from] ServersError),
     #[error("there is no store in {} yet", .0.display())]
     NoStore(PathBuf),
     #[error("nobody is called {0}")]
@@ -85,6 +88,7 @@ impl CliError {
             CliError::Stream(error) => error.disposition(),
             CliError::World(error) => error.disposition(),
             CliError::Probe(error) => error.disposition(),
+            CliError::Servers(error) => error.disposition(),
             CliError::NotLookedAt(_) => Disposition::Retry,
             CliError::NoStore(_)
             | CliError::NoSuchUser(_)
@@ -110,6 +114,7 @@ impl CliError {
             CliError::Stream(error) => return error.hint(),
             CliError::World(error) => return error.hint(),
             CliError::Probe(error) => return error.hint(),
+            CliError::Servers(error) => return error.hint(),
             CliError::NoStore(_) => "the agent makes it: homeward run (or look first: homeward plan)".into(),
             CliError::NoSuchUser(_) => "give a login, mail address, DN or key; who is known: homeward user list".into(),
             CliError::NotLookedAt(_) => "see whether the agent runs: homeward status".into(),

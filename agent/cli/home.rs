@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::print::{Table, bar};
 use super::{CliError, FINE, HomeVerb, wish};
-use crate::model::{AdminState, Fleet, Health, HomeId, HomeState, Online};
+use crate::model::{AdminState, Fleet, Health, HomeId, HomeObject, HomeState, Online};
 use crate::store::enablement::Verb;
 use serde::Serialize;
 
@@ -19,8 +19,10 @@ pub struct HomeView {
     pub health: Health,
     /// Users online, where that is known and fresh.
     pub online: Option<u32>,
-    /// False: users live there, but the configuration no longer names it.
+    /// False: users live there, but neither the configuration nor the directory names it any more.
     pub configured: bool,
+    /// Its virtual server object, where the directory names homes by DN: there, missing, or not-named.
+    pub object: Option<&'static str>,
 }
 
 impl HomeView {
@@ -37,6 +39,12 @@ impl HomeView {
                 Online::NotMeasured | Online::Stale { .. } | Online::Unknown => None,
             },
             configured: state.configured,
+            object: match state.object {
+                HomeObject::NotNeeded => None,
+                HomeObject::There => Some("there"),
+                HomeObject::Missing => Some("missing"),
+                HomeObject::NotNamed => Some("not-named"),
+            },
         }
     }
 }
@@ -66,11 +74,13 @@ pub fn table(fleet: &Fleet) -> Table {
                 Health::Unknown => "unknown",
             }
             .into(),
-            match (state.configured, state.wish) {
-                (false, _) => "not configured",
-                (true, AdminState::Active) => "active",
-                (true, AdminState::Cordoned) => "cordoned",
-                (true, AdminState::Draining) => "draining",
+            match (state.configured, state.object, state.wish) {
+                (false, HomeObject::NotNeeded | HomeObject::There | HomeObject::NotNamed, _) => "not configured",
+                (_, HomeObject::Missing, _) => "not in the directory",
+                (true, HomeObject::NotNamed, _) => "has no dn",
+                (true, HomeObject::NotNeeded | HomeObject::There, AdminState::Active) => "active",
+                (true, HomeObject::NotNeeded | HomeObject::There, AdminState::Cordoned) => "cordoned",
+                (true, HomeObject::NotNeeded | HomeObject::There, AdminState::Draining) => "draining",
             }
             .into(),
         ]);

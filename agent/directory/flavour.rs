@@ -27,6 +27,9 @@ const ROOT_DSE_ATTRIBUTES: &[&str] = &[
     "vendorName",
     "vendorVersion",
     "configContext",
+    "configurationNamingContext",
+    "domainFunctionality",
+    "forestFunctionality",
     "subschemaSubentry",
 ];
 
@@ -43,6 +46,11 @@ pub struct RootDse {
     pub vendor_version: Option<String>,
     /// OpenLDAP: where its configuration is, `cn=config`.
     pub config_context: Option<String>,
+    /// Active Directory: the partition with the forest's services, `CN=Configuration,DC=…`.
+    pub configuration: Option<String>,
+    /// Active Directory: msDS-Behavior-Version of domain and forest (MS-ADTS 6.1.4.4): 7 is Windows Server 2016.
+    pub domain_level: Option<u32>,
+    pub forest_level: Option<u32>,
     pub subschema: Option<String>,
 }
 
@@ -72,6 +80,9 @@ impl RootDse {
             vendor_name: one("vendorname"),
             vendor_version: one("vendorversion"),
             config_context: one("configcontext"),
+            configuration: one("configurationnamingcontext"),
+            domain_level: one("domainfunctionality").and_then(|level| level.parse().ok()),
+            forest_level: one("forestfunctionality").and_then(|level| level.parse().ok()),
             subschema: one("subschemasubentry"),
         }
     }

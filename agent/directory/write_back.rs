@@ -8,7 +8,10 @@ use super::key::KeyAttribute;
 use super::lookup::{LookupError, by_key};
 use super::{Entry, flavour};
 use crate::config::{Directory, WriteBackNames};
-use crate::model::{AttributeChange, ExpireResult, PasswordDate, UserRecord, Value, Write, WriteRefusal, WriteResult};
+use crate::model::{
+    AttributeChange, ExpireResult, PasswordDate, UserRecord, Value, Write, WriteRefusal, WriteResult, normalized_dn,
+    plain_dn,
+};
 use crate::retry::Backoff;
 use ldap3::controls::{Assertion, MakeCritical as _, RawControl};
 use ldap3::{Ldap, LdapError, Mod};
@@ -262,11 +265,15 @@ async fn modify(
     }
 }
 
-/// Servers compare these attributes without regard to ASCII case.
+/// Exactly: Active Directory compares these attributes with case. DNs are written in many ways.
 fn holds_old(entry: &Entry, change: &AttributeChange) -> bool {
     let values = entry.values(&change.attribute.to_ascii_lowercase());
+    let same_dn = |value: &[u8], old: &str| {
+        let value = std::str::from_utf8(value).unwrap_or_default();
+        old.contains('=') && normalized_dn(plain_dn(value)) == normalized_dn(old)
+    };
     match &change.old {
-        Some(old) => values.iter().any(|value| value.eq_ignore_ascii_case(old.as_bytes())),
+        Some(old) => values.iter().any(|value| value == old.as_bytes() || same_dn(value, old)),
         None => values.is_empty(),
     }
 }
