@@ -9,8 +9,8 @@ use super::lookup::{LookupError, by_key};
 use super::{Entry, flavour};
 use crate::config::{Directory, WriteBackNames};
 use crate::model::{
-    AttributeChange, ExpireResult, PasswordDate, UserRecord, Value, Write, WriteRefusal, WriteResult, normalized_dn,
-    plain_dn,
+    AttributeChange, ExpireResult, PasswordDate, UserRecord, Value, Write, WriteRefusal, WriteResult,
+    deleted_reference, normalized_dn, plain_dn,
 };
 use crate::retry::Backoff;
 use ldap3::controls::{Assertion, MakeCritical as _, RawControl};
@@ -230,7 +230,9 @@ fn modifications(write: &Write, object_class: Option<&str>) -> Vec<Mod<String>> 
     }
     for change in write.changes.iter().filter(|change| change.old != change.new) {
         if let Some(old) = &change.old {
-            mods.push(Mod::Delete(change.attribute.clone(), one(old)));
+            // A value that names a deleted object is not found under the name that it shows.
+            let old = deleted_reference(old).unwrap_or_else(|| old.clone());
+            mods.push(Mod::Delete(change.attribute.clone(), one(&old)));
         }
         if let Some(new) = &change.new {
             mods.push(Mod::Add(change.attribute.clone(), one(new)));

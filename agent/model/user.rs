@@ -250,6 +250,14 @@ pub fn deleted_name(dn: &str) -> Option<&str> {
     (below && !name.contains(',')).then_some(name)
 }
 
+/// `<GUID=…>` for a deleted object (MS-ADTS 3.1.1.3.1.2.4): domain controllers take what is left of one by no other name.
+pub fn deleted_reference(dn: &str) -> Option<String> {
+    deleted_name(dn)?;
+    let (_, after) = dn.split_once(":")?;
+    let (guid, _) = after.split_once(',')?;
+    uuid::Uuid::parse_str(guid).ok().map(|guid| format!("<GUID={}>", guid.hyphenated()))
+}
+
 /// Whether `dn` is `base` or below it; both normalized.
 pub fn is_below_or_equal(dn: &str, base: &str) -> bool {
     base.is_empty()
@@ -283,8 +291,9 @@ mod tests {
     fn a_deleted_object_is_told_by_its_dn() {
         let deleted = "CN=im 9\\0ADEL:7e2435f0-e6b4-11f1-8772-828952d2b5a7,CN=Deleted Objects,CN=Configuration,DC=x";
         assert_eq!(deleted_name(deleted), Some("im 9"));
+        assert_eq!(deleted_reference(deleted).as_deref(), Some("<GUID=7e2435f0-e6b4-11f1-8772-828952d2b5a7>"));
         for living in ["CN=im9,CN=Services,DC=x", "CN=im9\\0ADEL:7e,CN=Services,DC=x", "im9", "", "CN=a\\0ADEL:7e"] {
-            assert_eq!(deleted_name(living), None, "{living}");
+            assert_eq!((deleted_name(living), deleted_reference(living)), (None, None), "{living}");
         }
     }
 
