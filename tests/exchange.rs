@@ -22,11 +22,13 @@ use homeward::worker::{Core, Input, Said, Settings, Sighting, Step, UserChange};
 use ldap3::{Ldap, Scope};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 use support::samba::{AGENT_DN, AGENT_PASSWORD, CONFIGURATION, SERVERS, SUFFIX, Samba, shared};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 const EPOCH: u64 = 1;
+const INSUFFICIENT_ACCESS: i32 = 50;
 
 /// The worker's core over a real domain, one step at a time.
 struct Site<'s> {
@@ -610,4 +612,149 @@ fn fact_a_value_that_names_a_deleted_object_is_taken_away_by_guid_and_by_no_othe
     let other: String = octets(&other).iter().map(|octet| format!("{octet:02x}")).collect();
     assert_eq!(swap(&format!("<GUID={other}>")), 16, "it is a comparison still");
     assert_eq!(swap(&reference), 0);
+}
+
+// ---- docs/active-directory.md
+
+/// The blocks of the guide in this language.
+fn guide(language: &str) -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/active-directory.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let opening = format!("```{language}\n");
+    text.split(&opening).skip(1).filter_map(|rest| rest.split("```").next()).map(str::to_owned).collect()
+}
+
+/// Does what the guide says for Samba, in a folder of its own.
+fn follow_the_guide(samba: &Samba, folder: &Path) {
+    let (conf, sam) = (samba.path("etc/smb.conf"), samba.path("private/sam.ldb"));
+    let repository = format!("{}/schemas", env!("CARGO_MANIFEST_DIR"));
+    for block in guide("sh").iter().filter(|block| !block.contains("homeward check")) {
+        let script = block
+            .replace("/etc/samba/smb.conf", &conf.display().to_string())
+            .replace("/var/lib/samba/private/sam.ldb", &sam.display().to_string())
+            .replace("python3 schemas", &format!("/usr/bin/python3 {repository}"))
+            .lines()
+            .map(|line| match line.starts_with("samba-tool") {
+                true => format!("{line} -s {} -H {}\n", conf.display(), sam.display()),
+                false => format!("{line}\n"),
+            })
+            .collect::<String>();
+        let output = Command::new("sh").args(["-euc", &script]).current_dir(folder).output().unwrap();
+        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn an_account_set_up_by_the_guide_writes_the_four_attributes_and_nothing_else() {
+    let samba = Samba::builder().start();
+    let people = samba.ou("People");
+    let elsewhere = samba.user("guide-elsewhere", &samba.ou("Elsewhere"), "");
+    let user = samba.user("guide", &people, "");
+    let person = format!("CN=guide-person,{people}");
+    samba.modify(&format!(
+        "dn: {person}\nchangetype: add\nobjectClass: inetOrgPerson\nsAMAccountName: guide-person\n\
+         userAccountControl: 544\n"
+    ));
+    let group = format!("CN=guide-group,{people}");
+    samba.modify(&format!("dn: {group}\nchangetype: add\nobjectClass: group\nsAMAccountName: guide-group\n"));
+    let dead = samba.user("guide-dead", &people, "");
+    let folder = tempfile::tempdir().unwrap();
+    follow_the_guide(&samba, folder.path());
+    samba.delete(&dead);
+    let password = std::fs::read_to_string(folder.path().join("ldap-password")).unwrap();
+    let who = "homeward@example.com";
+    let modify =
+        |dn: &str, change: &str| samba.attempt_as(who, &password, &format!("dn: {dn}\nchangetype: modify\n{change}\n"));
+    let replace =
+        |dn: &str, attribute: &str, value: &str| modify(dn, &format!("replace: {attribute}\n{attribute}: {value}"));
+
+    // What it writes …
+    let four = [
+        ("msExchIMAddress", "x@im.example.com".to_owned()),
+        ("msExchIMMetaPhysicalURL", "http://im.example.com/instmsg/aliases/x".into()),
+        ("msExchIMPhysicalURL", "http://im1.example.com/instmsg/local/im.example.com/instmsg/aliases/x".into()),
+        ("msExchIMVirtualServer", format!("CN=im1,{SERVERS}")),
+    ];
+    for (attribute, value) in &four {
+        assert_eq!((replace(&user, attribute, value), replace(&person, attribute, value)), (0, 0), "{attribute}");
+        assert_eq!(replace(&elsewhere, attribute, value), INSUFFICIENT_ACCESS, "outside the container: {attribute}");
+        assert_eq!(replace(&group, attribute, value), INSUFFICIENT_ACCESS, "groups: {attribute}");
+    }
+    // … and what not. The first ones belong to the same property set.
+    for (attribute, value) in [
+        ("servicePrincipalName", "HOST/elsewhere.example.com"),
+        ("mail", "other@example.com"),
+        ("userPrincipalName", "administrator@example.com"),
+        ("altSecurityIdentities", "X509:<I>CN=x<S>CN=y"),
+        ("proxyAddresses", "SMTP:other@example.com"),
+        ("msExchIMACL", "x"),
+        ("pwdLastSet", "0"),
+        ("userAccountControl", "512"),
+        ("displayName", "Other"),
+        ("description", "Other"),
+    ] {
+        assert_eq!(replace(&user, attribute, value), INSUFFICIENT_ACCESS, "{attribute}");
+    }
+    let unicode = support::samba::unicode_pwd("Other-Pass1!");
+    assert_eq!(modify(&user, &format!("replace: unicodePwd\nunicodePwd:: {unicode}")), INSUFFICIENT_ACCESS);
+    assert_eq!(modify(&group, &format!("add: member\nmember: {user}")), INSUFFICIENT_ACCESS);
+    assert_eq!(replace(&format!("CN=im1,{SERVERS}"), "msExchIMServerName", "other"), INSUFFICIENT_ACCESS);
+    assert_eq!(replace(&people, "description", "other"), INSUFFICIENT_ACCESS);
+    let add = format!("dn: CN=guide-new,{people}\nchangetype: add\nobjectClass: user\nsAMAccountName: guide-new\n");
+    assert_eq!(samba.attempt_as(who, &password, &add), INSUFFICIENT_ACCESS);
+    assert_eq!(samba.attempt_as(who, &password, &format!("dn: {user}\nchangetype: delete\n")), INSUFFICIENT_ACCESS);
+
+    // What it reads: users with what tells of their accounts, the home servers, and the dead.
+    let read = |base: &str, control: &[&str], rest: &[&str]| {
+        let args = [&["-LLL", "-o", "ldif-wrap=no", "-b", base][..], control, rest].concat();
+        String::from_utf8_lossy(&samba.run_as(who, &password, "ldapsearch", &args, "").stdout).into_owned()
+    };
+    let names = ["(sAMAccountName=guide)", "userAccountControl", "pwdLastSet", "accountExpires", "mail", "objectGUID"];
+    let seen = read(&people, &[], &names);
+    for name in &names[1..] {
+        assert!(seen.contains(&format!("\n{name}:")), "{name}: {seen}");
+    }
+    let secret = read(&people, &[], &["(sAMAccountName=guide)", "unicodePwd", "supplementalCredentials", "dBCSPwd"]);
+    assert!(!secret.contains("Pwd:") && !secret.contains("supplementalCredentials:"), "{secret}");
+    let servers = read(CONFIGURATION, &[], &["(objectClass=msExchProtocolCfgIMVirtualServer)", "cn"]);
+    assert_eq!(servers.matches("\ncn: im").count(), 4, "{servers}");
+    let deleted = read(SUFFIX, &["-E", "!showDeleted"], &["(&(isDeleted=TRUE)(sAMAccountName=guide-dead))", "cn"]);
+    assert!(deleted.contains("guide-dead"), "{deleted}");
+    // A second time it changes nothing: the guide may be followed again.
+    let before = samba.value(&people, "uSNChanged");
+    let again = guide("sh").into_iter().filter(|block| block.contains("grant.py")).count();
+    assert_eq!(again, 1);
+    samba.grant("homeward", &[&people]);
+    assert_eq!(samba.value(&people, "uSNChanged"), before);
+}
+
+#[test]
+fn the_guide_names_the_same_attributes_and_guids_for_windows_as_for_samba() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas/ldap/active-directory/grant.py");
+    let script = std::fs::read_to_string(path).unwrap();
+    let windows = guide("powershell").concat();
+    let ours = guids_in(&script);
+    assert!(ours.len() >= 7, "{ours:?}");
+    let theirs = guids_in(&windows);
+    assert!(theirs.iter().all(|one| ours.contains(one)), "the guide grants something else: {theirs:?}");
+    for name in ["msExchIMAddress", "msExchIMMetaPhysicalURL", "msExchIMPhysicalURL", "msExchIMVirtualServer"] {
+        let of = |text: &str| {
+            let (_, rest) = text.split_once(&format!("{name}\": \"")).or_else(|| {
+                let at = text.find(&format!("    {name} "))?;
+                text.get(at..)?.split_once('"')
+            })?;
+            rest.get(..36).map(str::to_owned)
+        };
+        assert!(of(&script).is_some() && of(&script) == of(&windows), "{name}: {:?} {:?}", of(&script), of(&windows));
+    }
+    // Public-Information, and the right to read password hashes, are in neither.
+    for forbidden in ["e48d0154-bcf8-11d1-8702-00c04fb96050", "1131f6ad-9c07-11d1-f79f-00c04fc2dcd2"] {
+        assert!(!script.contains(forbidden) && !windows.contains(forbidden));
+    }
+}
+
+/// Everything in a text that looks like a GUID.
+fn guids_in(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !(c.is_ascii_hexdigit() || c == '-'));
+    words.filter(|word| word.len() == 36 && word.matches('-').count() == 4).map(str::to_owned).collect()
 }
