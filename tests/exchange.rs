@@ -24,7 +24,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
-use support::samba::{AGENT_DN, AGENT_PASSWORD, CONFIGURATION, SERVERS, SUFFIX, Samba, shared};
+use support::agent::Agent;
+use support::samba::{
+    ADMIN, ADMIN_PASSWORD, AGENT_DN, AGENT_PASSWORD, CONFIGURATION, PLAIN_DN, PLAIN_PASSWORD, SERVERS, SUFFIX, Samba,
+    shared,
+};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 const EPOCH: u64 = 1;
@@ -757,4 +761,105 @@ fn the_guide_names_the_same_attributes_and_guids_for_windows_as_for_samba() {
 fn guids_in(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !(c.is_ascii_hexdigit() || c == '-'));
     words.filter(|word| word.len() == 36 && word.matches('-').count() == 4).map(str::to_owned).collect()
+}
+
+// ---- the whole agent
+
+fn agent(samba: &Samba, base: &str) -> Agent {
+    Agent::of_samba(samba, base).homes(&[]).extra(DISCOVER)
+}
+
+#[test]
+fn check_tells_the_domain_the_rights_and_the_home_servers() {
+    let samba = Samba::builder().start();
+    let ou = samba.ou("im-check");
+    (0..3).for_each(|n| drop(samba.user(&format!("check-{n}"), &ou, "")));
+    let agent = agent(&samba, &ou);
+    let line = |text: &str, what: &str, has: &str| {
+        let found =
+            text.lines().any(|line| line.get(6..).is_some_and(|rest| rest.starts_with(what)) && line.contains(has));
+        assert!(found, "{what}: {has}\n{text}");
+    };
+    let checked = agent.say(&["check"]);
+    line(&checked, "flavour", "active-directory (Samba 4.");
+    line(&checked, "flavour", "domain level 2008 R2, forest level 2008 R2");
+    line(&checked, "source", "deletes are heard at once");
+    line(
+        &checked,
+        "rights",
+        "may write msExchIMAddress, msExchIMMetaPhysicalURL, msExchIMPhysicalURL, msExchIMVirtualServer",
+    );
+    line(&checked, "schema", "has the attributes");
+    line(&checked, "servers", "4 virtual servers; host users: im1, im2, im3");
+    line(&checked, "home", "im2: im2.example.com, capacity 7500");
+    line(&checked, "clock", "differs by 0 s");
+    assert!(!checked.contains("FAIL") && !checked.contains("orphans"), "{checked}");
+
+    // Rights that are missing, and rights that are too many.
+    let said = |agent: &Agent| String::from_utf8_lossy(&agent.cli(&["check"]).stdout).into_owned();
+    let plain = self::agent(&samba, &ou).account(PLAIN_DN, PLAIN_PASSWORD);
+    let checked = said(&plain);
+    line(&checked, "rights", "may not write msExchIMAddress");
+    line(&checked, "source", "by sweep only");
+    assert_eq!(plain.cli(&["check"]).status.code(), Some(1));
+    let admin = self::agent(&samba, &ou).account(ADMIN, ADMIN_PASSWORD);
+    line(&said(&admin), "rights", "may also write");
+
+    // Homes that are not as they should be.
+    let configured = Agent::of_samba(&samba, &ou).homes(&[]).extra(format!(
+        "{}[[home]]\nid = \"bare\"\nhost = \"bare.example.com\"\ncapacity = 5\n",
+        home_with_dn("gone", &format!("CN=gone,{SERVERS}"))
+    ));
+    let checked = said(&configured);
+    line(&checked, "servers", "home gone names CN=gone,");
+    line(&checked, "servers", "home bare has no dn");
+
+    // Users of a server that is gone.
+    samba.modify(&format!(
+        "dn: CN=check-1,{ou}\nchangetype: modify\nreplace: msExchIMVirtualServer\nmsExchIMVirtualServer: CN=im3,{SERVERS}\n"
+    ));
+    samba.delete(&format!("CN=im3,{SERVERS}"));
+    line(&said(&agent), "orphans", "1 user named a home server that was deleted");
+}
+
+#[test]
+fn a_running_agent_finds_its_homes_and_follows_them_as_they_come_and_go() {
+    let samba = Samba::builder().start();
+    let ou = samba.ou("im-running");
+    let users: Vec<String> = (0..9).map(|n| samba.user(&format!("running-{n}"), &ou, "")).collect();
+    let mut agent = agent(&samba, &ou);
+    // `dns` answers nothing here: users without mail need none.
+    users.iter().for_each(|user| samba.modify(&format!("dn: {user}\nchangetype: modify\ndelete: mail\n")));
+    let plan = agent.say(&["plan", "--json"]);
+    let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
+    assert_eq!((&plan["counts"]["enable"], plan["homes"].as_array().map(Vec::len)), (&9.into(), Some(3)), "{plan}");
+    agent.start();
+    agent.wait_for("everybody", |agent| agent.count("enabled") == 9);
+    let home = |user: &str| samba.value(user, "msExchIMVirtualServer").unwrap_or_default();
+    let of = |server: &str| users.iter().filter(|user| home(user) == format!("CN={server},{SERVERS}")).count();
+    assert_eq!(["im1", "im2", "im3"].map(of), [3, 3, 3]);
+    let listed = agent.say(&["home", "list"]);
+    assert!(listed.contains("im3.example.com") && listed.contains("7500"), "{listed}");
+
+    // Deleted: the reload reads the servers again, and everything is compared.
+    samba.delete(&format!("CN=im2,{SERVERS}"));
+    agent.reload();
+    agent.wait_for("the orphans at other homes", |_| of("im1") + of("im3") == 9);
+    assert!(agent.log().contains("line=home.disappeared"), "{}", agent.log());
+
+    add_server(&samba, "im4", "msExchIMHostName: im4.example.com\n");
+    agent.reload();
+    agent.wait_for("the new server", |agent| agent.log().contains("line=home.appeared home.id=im4"));
+    let late = samba.user("running-late", &ou, "");
+    samba.modify(&format!("dn: {late}\nchangetype: modify\ndelete: mail\n"));
+    agent.wait_for("the newcomer", |_| home(&late) == format!("CN=im4,{SERVERS}"));
+    agent.wait_for("quiet", |agent| agent.is_quiet());
+    agent.stop();
+    agent.lose("enablement.db");
+    let usn = samba.usn();
+    assert_eq!(agent.once(), 0);
+    assert_eq!(samba.usn(), usn, "everybody is adopted, and nothing is written");
+    // As they are wished for by hand.
+    let moved = agent.say(&["user", "move", "running-late", "--to", "IM1"]);
+    assert!(moved.contains("im1"), "{moved}");
 }

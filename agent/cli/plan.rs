@@ -461,8 +461,6 @@ impl<'a> Simulation<'a> {
     }
 }
 
-/// Whether the directory holds what it should.
-
 fn show(c: &mut Context, view: &PlanView) -> Result<(), CliError> {
     let n = &view.counts;
     c.out.line(format_args!("{} read; nothing was changed", count(view.users, "user")))?;

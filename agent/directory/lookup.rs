@@ -116,6 +116,18 @@ pub async fn search(
     if complete { Ok(found) } else { Err(LookupError::TooMany { base: base.to_owned(), limit }) }
 }
 
+/// As `search`; at most `limit` entries of perhaps more.
+pub async fn some(
+    ldap: &mut Ldap,
+    base: &str,
+    scope: Scope,
+    filter: &str,
+    attributes: &[&str],
+    limit: usize,
+) -> Result<Vec<Found>, LookupError> {
+    search_some(ldap, base, scope, filter, attributes, limit).await.map(|(found, _)| found)
+}
+
 /// As `search`; a full limit is an answer, told by `false`.
 async fn search_some(
     ldap: &mut Ldap,
