@@ -113,6 +113,21 @@ fn with_discovery_no_home_need_be_named_and_a_named_one_says_only_what_differs()
 }
 
 #[test]
+fn kerberos_needs_no_password_and_a_program_that_was_built_for_it() {
+    let text = SMALLEST
+        .replace("[[home]]", "bind = \"gssapi\"\n[[home]]")
+        .replace("bind_dn", "#")
+        .replace("bind_password", "#");
+    let parsed = Folder::new().parse(&text);
+    if cfg!(feature = "gssapi") {
+        assert!(matches!(parsed.unwrap().directory.bind, Bind::Gssapi));
+    } else {
+        let error = parsed.unwrap_err().to_string();
+        assert!(error.contains("built without Kerberos") && error.contains("--features gssapi"), "{error}");
+    }
+}
+
+#[test]
 fn only_the_exchange_profile_waits_for_mail() {
     let text = SMALLEST.replace("[im]", "[im]\nprofile = \"xmpp\"");
     let config = Folder::new().parse(&text).unwrap();

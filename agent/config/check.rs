@@ -187,6 +187,13 @@ fn certificate_and_key_come_together(c: &mut Checking<'_>) {
 
 fn bind_has_what_it_needs(c: &mut Checking<'_>) {
     let directory = &c.file.directory;
+    if directory.bind == BindSetting::Gssapi && !cfg!(feature = "gssapi") {
+        c.error(
+            "directory.bind",
+            "this program was built without Kerberos",
+            "build it with cargo build --release --features gssapi, or take another bind",
+        );
+    }
     if directory.bind != BindSetting::Simple {
         return;
     }
@@ -544,6 +551,7 @@ fn build(file: &File, path: &Path, password: Option<SecretString>, warnings: Vec
             bind: match directory.bind {
                 BindSetting::Anonymous => Bind::Anonymous,
                 BindSetting::External => Bind::External,
+                BindSetting::Gssapi => Bind::Gssapi,
                 BindSetting::Simple => Bind::Simple {
                     dn: directory.bind_dn.clone().unwrap_or_default(),
                     password: password.unwrap_or_else(|| SecretString::from(String::new())),

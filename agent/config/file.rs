@@ -69,7 +69,8 @@ pub struct Directory {
     pub source: SourceSetting,
     /// Who is a user: an RFC 4515 filter, or auto for the flavour's own.
     pub filter: String,
-    /// How to authenticate: simple (DN and password), external (TLS certificate, or ldapi) or anonymous.
+    /// How to authenticate: simple (DN and password), external (TLS certificate, or ldapi), gssapi (Kerberos ticket over
+    /// TLS; the program must be built for it) or anonymous.
     pub bind: BindSetting,
     /// The account, for bind = "simple".
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -115,6 +116,7 @@ pub enum BindSetting {
     #[default]
     Simple,
     External,
+    Gssapi,
     Anonymous,
 }
 

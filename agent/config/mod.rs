@@ -263,6 +263,8 @@ pub enum Bind {
     },
     /// SASL EXTERNAL: by TLS client certificate or over ldapi.
     External,
+    /// SASL GSSAPI: by a Kerberos ticket, over TLS.
+    Gssapi,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -25,7 +25,6 @@ const LATER: &[&str] = &[
     "directory.source=poll",
     "directory.flavour=389ds",
     "directory.flavour=freeipa",
-    "directory.bind=gssapi",
     "queue.kind=amqp",
 ];
 

@@ -42,6 +42,7 @@ impl Config {
         let (bind, bind_dn, bind_password_file) = match &directory.bind {
             Bind::Anonymous => (BindSetting::Anonymous, None, None),
             Bind::External => (BindSetting::External, None, None),
+            Bind::Gssapi => (BindSetting::Gssapi, None, None),
             Bind::Simple { dn, password: _ } => (BindSetting::Simple, Some(dn.clone()), Some(HIDDEN.to_owned())),
         };
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
