@@ -8,7 +8,7 @@ TEST_NEEDS := $(DEMO_NEEDS) systemd-analyze faketime samba mdb_copy ns-slapd dsc
 DEMO ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test console-test lint doc soak bench deny bless
+.PHONY: help demo build test console-test kerberos lint doc soak bench deny bless
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,12 @@ lint: ## Check the format and the lints
 
 doc: ## Build the documentation of the code; a warning is an error
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+
+kerberos: ## Test binding by Kerberos (a build of its own, with the feature gssapi)
+	tests/install.sh samba ldapadd openssl krb5-config
+	cargo clippy --all-targets --features gssapi -- -D warnings
+	cargo test --features gssapi --lib directory::kerberos
+	cargo test --features gssapi --test kerberos
 
 soak: ## Run the tests with many more seeds
 	tests/install.sh $(TEST_NEEDS)

@@ -10,15 +10,15 @@ use crate::directory::write_back::{QUEUED_FOR_EACH, Writers};
 use crate::error::{Disposition, chain};
 use crate::model::*;
 use crate::poller::{self, Request, Seen};
-use crate::probe::load;
 use crate::probe::srv::SrvResolver;
+use crate::probe::{load, servers};
 use crate::retry::{Backoff, CONNECTION_MOST};
 use crate::store::enablement as db;
 use crate::store::open::{self, Kind};
 use crate::telemetry::lines;
 use crate::view::Reader;
-use crate::worker::service::{News, Service, Standing};
-use crate::worker::{Core, Settings, Sighting, known_flavour};
+use crate::worker::service::{self, News, Service, Standing};
+use crate::worker::{Core, Input, Settings, Sighting, known_flavour};
 use anyhow::Context;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,6 +37,8 @@ pub enum Ended {
 
 /// How often homes are looked at.
 const PROBE_EVERY: Duration = Duration::from_secs(10);
+/// How often the virtual server objects are read.
+const DISCOVER_EVERY: Duration = Duration::from_secs(60);
 /// For asking the directory what it is, each time.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A clean stop takes no longer; systemd waits longer still.
@@ -58,9 +60,16 @@ pub async fn run(config: Config, once: bool) -> anyhow::Result<Ended> {
     let profile = flavour::profile(flavour_of(&config, once).await?);
     let settings = Settings::of(&config, &profile);
     let shown_to = Reader { config: config.clone(), settings: settings.clone(), now: Timestamp::now() };
-    let core = Core::open(&state_dir, settings, Timestamp::now())?;
+    let servers_needed = settings.needs_servers();
+    let mut core = Core::open(&state_dir, settings, Timestamp::now())?;
     // Nothing has been added to the log yet, so an older one is known by its end.
     poller::prepare(&config, core.log_seen()?)?;
+    if config.discovery.is_some() && db::servers(core.db())?.is_none() {
+        // Without them every home that the directory names would be a stranger's.
+        let seen = first_servers(&config, once).await?;
+        let input = Input { sightings: vec![Sighting::Servers(seen)], ..Input::default() };
+        service::say_all(core.step(input, Timestamp::now())?.said);
+    }
     lines::agent_started(env!("CARGO_PKG_VERSION"), config.agent.mode, db::standing_count(core.db())?);
     if config.agent.mode == Mode::Observe {
         let planned = db::status_counts(core.db())?.into_iter().find(|(status, _)| *status == Status::Planned);
@@ -99,7 +108,7 @@ pub async fn run(config: Config, once: bool) -> anyhow::Result<Ended> {
         trouble: None,
     };
     // Homes are looked at before anybody is placed: what was not probed yet takes no newcomers.
-    let probes = tokio::spawn(probe(config.homes.clone(), news_to.clone(), stopped.clone()));
+    let probes = tokio::spawn(look_around(config.clone(), servers_needed, news_to.clone(), stopped.clone()));
     let runtime = tokio::runtime::Handle::current();
     let (ended_by, mut worker_ended) = oneshot::channel();
     let worker = std::thread::Builder::new()
@@ -334,6 +343,7 @@ impl Supervised {
     async fn take(&mut self, config: Config) {
         let (done, taken) = oneshot::channel();
         let settings = Settings::of(&config, &self.profile);
+        let servers_needed = settings.needs_servers();
         let _ = self.news.send(News::Reload(Box::new(settings), done)).await;
         match taken.await {
             Ok(Ok(())) => {}
@@ -344,7 +354,8 @@ impl Supervised {
             console.reload(config.clone(), Settings::of(&config, &self.profile));
         }
         self.probes.abort();
-        self.probes = tokio::spawn(probe(config.homes.clone(), self.news.clone(), self.stopped.clone()));
+        let looking = look_around(config.clone(), servers_needed, self.news.clone(), self.stopped.clone());
+        self.probes = tokio::spawn(looking);
         let searched = |config: &Config| format!("{:?} {}", config.directory, config.policy_fingerprint());
         let poller_too = searched(&config) != searched(&self.config);
         self.config = Arc::new(config);
@@ -357,6 +368,64 @@ impl Supervised {
             self.start_poller();
         }
         lines::agent_reloaded(if poller_too { "policy, homes and directory" } else { "policy and homes" });
+    }
+}
+
+/// The virtual server objects, for a store that has never seen any: nobody is looked at before. Waits as long as it takes.
+async fn first_servers(config: &Config, once: bool) -> anyhow::Result<Vec<VirtualServer>> {
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let mut backoff = Backoff::connection();
+    let mut told = None;
+    loop {
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+        let error = match servers::ask(&config.directory, &config.homes, CONNECT_TIMEOUT).await {
+            Ok(seen) => return Ok(seen),
+            Err(error) => error,
+        };
+        let (text, hint) = (chain(&error), error.hint().0);
+        let delay = match error.disposition() {
+            Disposition::Hold | Disposition::Park if once => anyhow::bail!("{text}; {hint}"),
+            Disposition::Hold | Disposition::Park => CONNECTION_MOST,
+            Disposition::Retry => backoff.next_delay(),
+        };
+        if told.as_ref() != Some(&text) {
+            lines::homes_unknown(&text, &hint);
+            told = Some(text);
+        }
+        tokio::time::sleep(delay).await;
+    }
+}
+
+/// Facts about homes, each on its own clock.
+async fn look_around(config: Config, servers_needed: bool, news: mpsc::Sender<News>, stopped: watch::Receiver<bool>) {
+    let probing = probe(config.homes.clone(), news.clone(), stopped.clone());
+    tokio::join!(probing, discover(config, servers_needed, news, stopped));
+}
+
+/// Reads the virtual server objects, where there are any. What cannot be read is told once, and changes nothing.
+async fn discover(config: Config, needed: bool, news: mpsc::Sender<News>, mut stopped: watch::Receiver<bool>) {
+    if !needed {
+        return;
+    }
+    let mut told = None;
+    loop {
+        match servers::ask(&config.directory, &config.homes, CONNECT_TIMEOUT).await {
+            Ok(seen) => {
+                told = None;
+                let _ = news.send(News::Sighted(Sighting::Servers(seen))).await;
+            }
+            Err(error) => {
+                let text = chain(&error);
+                if told.as_ref() != Some(&text) {
+                    lines::homes_unknown(&text, &error.hint().0);
+                    told = Some(text);
+                }
+            }
+        }
+        tokio::select! {
+            _ = stopped.changed() => return,
+            () = tokio::time::sleep(DISCOVER_EVERY) => {}
+        }
     }
 }
 

@@ -95,6 +95,39 @@ fn the_smallest_configuration_has_every_default() {
 }
 
 #[test]
+fn with_discovery_no_home_need_be_named_and_a_named_one_says_only_what_differs() {
+    let found = "[homes]\ndiscover = \"directory\"\n";
+    let without = &SMALLEST[..SMALLEST.find("[[home]]").unwrap()];
+    let config = Folder::new().parse(&format!("{without}{found}")).unwrap();
+    assert_eq!((config.homes.len(), config.discovery.map(|it| it.capacity)), (0, Some(7500)));
+    let some =
+        format!("{without}{found}capacity = 10000\n[[policy]]\nname = \"a\"\nmatch = \"(l=x)\"\nhomes = [\"im9\"]\n");
+    let config = Folder::new().parse(&format!("{some}[[home]]\nid = \"im1\"\ntags = [\"paris\"]\n")).unwrap();
+    assert_eq!(config.discovery.map(|it| it.capacity), Some(10_000));
+    assert_eq!((config.homes[0].host.as_str(), config.homes[0].capacity), ("", 0));
+    // And it reads back as it was written.
+    let again = Folder::new().parse(&config.to_toml_hidden().replace("(hidden)", "ldap-password")).unwrap();
+    assert_eq!((again.homes, again.discovery), (config.homes, config.discovery));
+    // Without discovery every home says all of it.
+    assert!(Folder::new().parse(&format!("{without}[[home]]\nid = \"im1\"\n")).is_err());
+}
+
+#[test]
+fn kerberos_needs_no_password_and_a_program_that_was_built_for_it() {
+    let text = SMALLEST
+        .replace("[[home]]", "bind = \"gssapi\"\n[[home]]")
+        .replace("bind_dn", "#")
+        .replace("bind_password", "#");
+    let parsed = Folder::new().parse(&text);
+    if cfg!(feature = "gssapi") {
+        assert!(matches!(parsed.unwrap().directory.bind, Bind::Gssapi));
+    } else {
+        let error = parsed.unwrap_err().to_string();
+        assert!(error.contains("built without Kerberos") && error.contains("--features gssapi"), "{error}");
+    }
+}
+
+#[test]
 fn only_the_exchange_profile_waits_for_mail() {
     let text = SMALLEST.replace("[im]", "[im]\nprofile = \"xmpp\"");
     let config = Folder::new().parse(&text).unwrap();

@@ -25,6 +25,8 @@ fn world() -> World {
         wish: AdminState::Active,
         health: Health::NotProbed,
         online: Online::NotMeasured,
+        object: HomeObject::NotNeeded,
+        former_dns: vec![],
         assigned: 0,
     };
     let fact = |domain: &str, answer| SrvFact {
@@ -366,4 +368,229 @@ fn explain_is_the_same_function_with_its_reasons_kept() {
     let text: Vec<String> = steps.iter().map(ToString::to_string).collect();
     assert!(text.iter().any(|line| line.contains("im1: 0 of 10 places taken") && line.contains("chosen")), "{text:#?}");
     assert!(text.iter().any(|line| line.contains("SRV for with.example: present, target im.example")), "{text:#?}");
+}
+
+// ---- a home as the DN of its virtual server object (Active Directory)
+
+const SERVERS: &str = "CN=IM,CN=Services,CN=Configuration,DC=example";
+
+fn domain() -> World {
+    let mut world = world();
+    world.policy.names.home = "msexchimvirtualserver".into();
+    world.policy.names.object_class = String::new();
+    world.policy.im.charset = Charset::Printable;
+    for state in &mut world.fleet.homes {
+        state.home.dn = Some(format!("CN={},{SERVERS}", state.home.id));
+        state.object = HomeObject::There;
+    }
+    world
+}
+
+fn carry_home(standing: &mut Standing, dn: &str) {
+    standing.record.set("msexchimvirtualserver", vec![Value::Text(dn.into())]);
+}
+
+fn living_in(world: &World, home: &str) -> Standing {
+    let mut standing = living(world, &[("mail", "ann@with.example")], home);
+    standing.record.set("imhomeserver", vec![]);
+    carry_home(&mut standing, &format!("CN={home},{SERVERS}"));
+    standing
+}
+
+fn deleted(name: &str) -> String {
+    format!("CN={name}\\0ADEL:7e2435f0-e6b4-11f1-8772-828952d2b5a7,CN=Deleted Objects,CN=Configuration,DC=example")
+}
+
+fn home_of(wanted: &Wanted) -> &str {
+    match wanted {
+        Wanted::Enabled { assignment, .. } => &assignment.home.0,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_home_named_by_its_dn_is_ours_however_the_dn_is_written() {
+    let world = domain();
+    let mut standing = living_in(&world, "im1");
+    for dn in [
+        format!("CN=im1,{SERVERS}"),
+        format!("cn=IM1, {}", SERVERS.to_lowercase()),
+        format!("<GUID=7e2435f0-e6b4-11f1-8772-828952d2b5a7>;CN=im1,{SERVERS}"),
+    ] {
+        carry_home(&mut standing, &dn);
+        let decision = decide(&standing, &world, NOW);
+        assert_eq!(change_of(&decision.wanted), Change::Nothing, "{dn}");
+        assert_eq!(homeward::worker::applier::plan_write(&standing, &world, NOW), None, "{dn}");
+    }
+}
+
+#[test]
+fn a_user_found_with_the_dn_of_a_home_of_ours_is_adopted_and_nothing_is_written() {
+    let world = domain();
+    let mut standing = living_in(&world, "im2");
+    standing.reserved = None;
+    standing.applied = WriteBackValues::default();
+    // Somebody wrote it in capitals: adopted in lower case, and left as it stands.
+    standing.record.set("msexchimaddress", vec![Value::Text("Ann@With.Example".into())]);
+    let decision = decide(&standing, &world, NOW);
+    assert_eq!((change_of(&decision.wanted), home_of(&decision.wanted)), (Change::Adopted, "im2"));
+    assert_eq!(address_of(&decision.wanted).0, "ann@with.example");
+    standing.reserved = match decision.wanted {
+        Wanted::Enabled { assignment, .. } => Some(assignment),
+        _ => None,
+    };
+    assert_eq!(homeward::worker::applier::plan_write(&standing, &world, NOW), None);
+}
+
+#[test]
+fn the_dn_of_a_server_that_is_no_home_of_ours_is_foreign() {
+    let world = domain();
+    for dn in [format!("CN=elsewhere,{SERVERS}"), format!("CN=im1,OU=other,{SERVERS}")] {
+        let mut standing = user(&[("mail", "ann@with.example")]);
+        carry_home(&mut standing, &dn);
+        let decision = decide(&standing, &world, NOW);
+        let Wanted::Refused { why } = &decision.wanted else { panic!("{decision:?}") };
+        assert_eq!(why.code(), "foreign-value", "{dn}");
+        assert!(why.hint().contains("correct dn in its [[home]]"), "a renamed server looks like this: {}", why.hint());
+    }
+}
+
+#[test]
+fn a_renamed_server_is_followed_and_its_users_are_not_written() {
+    let mut world = domain();
+    let standing = living_in(&world, "im1");
+    let state = &mut world.fleet.homes[0];
+    let before = state.home.dn.replace(format!("CN=renamed,{SERVERS}")).unwrap();
+    state.former_dns = vec![before];
+    // Read before or after: the directory changes the value by itself, and tells nobody.
+    for dn in [format!("CN=im1,{SERVERS}"), format!("CN=renamed,{SERVERS}")] {
+        let mut standing = standing.clone();
+        carry_home(&mut standing, &dn);
+        assert_eq!(change_of(&decide(&standing, &world, NOW).wanted), Change::Nothing, "{dn}");
+        assert_eq!(homeward::worker::applier::plan_write(&standing, &world, NOW), None, "{dn}");
+    }
+    // Who moves in now is written with the new name.
+    let decision = decide(&user(&[("mail", "ann@with.example")]), &world, NOW);
+    assert!(matches!(decision.wanted, Wanted::Enabled { .. }));
+}
+
+#[test]
+fn an_orphan_of_a_deleted_server_moves_to_another_home_under_the_guard() {
+    let mut world = domain();
+    let mut standing = living_in(&world, "im1");
+    carry_home(&mut standing, &deleted("im1"));
+    world.fleet.homes[0].object = HomeObject::Missing;
+    world.fleet.homes[0].configured = false;
+    let decision = decide(&standing, &world, NOW);
+    assert_eq!((change_of(&decision.wanted), home_of(&decision.wanted)), (Change::Moved, "im2"));
+    assert_eq!(address_of(&decision.wanted).0, "ann@with.example", "the address stays");
+    assert!(homeward::decide::guard::guarded(&decision.wanted).is_some());
+    // What is written: the dead value out, the new one in, and the URL at the home server.
+    standing.reserved = match decision.wanted {
+        Wanted::Enabled { assignment, .. } => Some(assignment),
+        _ => None,
+    };
+    let write = homeward::worker::applier::plan_write(&standing, &world, NOW).unwrap();
+    let home = write.changes.iter().find(|change| change.attribute == "msexchimvirtualserver").unwrap();
+    assert_eq!(home.old.as_deref(), Some(&deleted("im1")[..]));
+    assert_eq!(home.new, Some(format!("CN=im2,{SERVERS}")));
+    assert_eq!(write.changes.len(), 2, "{write:?}");
+    // Decided once: until the write is out it does not count again.
+    assert_eq!(change_of(&decide(&standing, &world, NOW).wanted), Change::Nothing);
+}
+
+#[test]
+fn an_orphan_waits_for_room_and_for_the_end_of_adoption() {
+    let mut world = domain();
+    let mut standing = living_in(&world, "im1");
+    carry_home(&mut standing, &deleted("im1"));
+    world.fleet.homes[0].object = HomeObject::Missing;
+    world.fleet.homes[1].assigned = 20;
+    assert_eq!(decide(&standing, &world, NOW).wanted, Wanted::Wait { on: Blocker::Room });
+    world.adopting = true;
+    assert_eq!(decide(&standing, &world, NOW).wanted, Wanted::Wait { on: Blocker::Adoption });
+}
+
+#[test]
+fn an_orphan_stays_at_a_server_that_was_made_anew_and_is_written_again() {
+    let world = domain();
+    let mut standing = living_in(&world, "im1");
+    carry_home(&mut standing, &deleted("im1"));
+    let decision = decide(&standing, &world, NOW);
+    assert_eq!((change_of(&decision.wanted), home_of(&decision.wanted)), (Change::Moved, "im1"));
+    let write = homeward::worker::applier::plan_write(&standing, &world, NOW).unwrap();
+    assert_eq!(write.changes.len(), 1, "{write:?}");
+}
+
+#[test]
+fn a_lost_store_knows_an_orphan_by_the_form_of_its_values() {
+    let world = domain();
+    let orphan = |address: &str, url: &str, home_url: &str| {
+        let mut standing = user(&[("mail", "ann@with.example")]);
+        carry_home(&mut standing, &deleted("im9"));
+        for (name, value) in
+            [("msexchimaddress", address), ("msexchimmetaphysicalurl", url), ("msexchimphysicalurl", home_url)]
+        {
+            standing.record.set(name, vec![Value::Text(value.into())]);
+        }
+        decide(&standing, &world, NOW).wanted
+    };
+    let url = "http://im.example/instmsg/aliases/ann";
+    let home_url = "http://im9.example.com/instmsg/local/im.example/instmsg/aliases/ann";
+    let wanted = orphan("ann@with.example", url, home_url);
+    assert_eq!((change_of(&wanted), address_of(&wanted).0), (Change::Moved, "ann@with.example"));
+    for (address, url, home_url) in [
+        ("no address", url, home_url),
+        ("ann@with.example", "http://im.example/somebody/else", home_url),
+        ("ann@with.example", url, "http://im9.example.com/other"),
+    ] {
+        assert!(matches!(orphan(address, url, home_url), Wanted::Refused { why: Refusal::ForeignValue { .. } }));
+    }
+    let mut bare = user(&[("mail", "ann@with.example")]);
+    carry_home(&mut bare, &deleted("im9"));
+    assert!(matches!(decide(&bare, &world, NOW).wanted, Wanted::Refused { why: Refusal::ForeignValue { .. } }));
+}
+
+#[test]
+fn a_disabled_orphan_is_released_and_cleared() {
+    let world = domain();
+    let mut standing = living_in(&world, "im1");
+    carry_home(&mut standing, &deleted("im1"));
+    standing.record.set("pwdaccountlockedtime", vec![Value::Text("000001010000Z".into())]);
+    assert_eq!(decide(&standing, &world, NOW).wanted, Wanted::Released { why: ReleaseReason::AccountDisabled });
+    standing.applied = ownership::found(&standing.record, &world.policy.names);
+    standing.released_at = Some(NOW);
+    let write = homeward::worker::applier::plan_write(&standing, &world, NOW).unwrap();
+    assert!(write.changes.len() == 4 && write.changes.iter().all(|change| change.new.is_none()), "{write:?}");
+}
+
+#[test]
+fn nobody_is_sent_to_a_home_whose_object_is_missing_or_unknown() {
+    let mut world = domain();
+    world.fleet.homes[0].object = HomeObject::Missing;
+    let newcomer = user(&[("mail", "ann@with.example")]);
+    assert_eq!(home_of(&decide(&newcomer, &world, NOW).wanted), "im2");
+    world.fleet.homes[1].object = HomeObject::NotNamed;
+    assert_eq!(decide(&newcomer, &world, NOW).wanted, Wanted::Wait { on: Blocker::Room });
+    // Who lives there is not moved because of that alone.
+    assert_eq!(change_of(&decide(&living_in(&world, "im1"), &world, NOW).wanted), Change::Nothing);
+}
+
+#[test]
+fn an_address_that_active_directory_refuses_is_that_users_problem() {
+    let world = domain();
+    for (mail, character) in [("ann_lee@with.example", '_'), ("jürgen@with.example", 'ü'), ("a&b@with.example", '&')]
+    {
+        let decision = decide(&user(&[("mail", mail)]), &world, NOW);
+        let Wanted::Refused { why: Refusal::AddressCharacter { character: found, .. } } = &decision.wanted else {
+            panic!("{decision:?}")
+        };
+        assert_eq!(*found, character);
+    }
+    let odd = decide(&user(&[("mail", "O'Hara+x(y)/z-1@with.example")]), &world, NOW);
+    assert_eq!(address_of(&odd.wanted).0, "o'hara+x(y)/z-1@with.example");
+    assert!(matches!(
+        decide(&user(&[("mail", "ann_lee@with.example")]), &self::world(), NOW).wanted,
+        Wanted::Enabled { .. }
+    ));
 }

@@ -23,6 +23,7 @@ package_of() {
         mdb_copy) echo lmdb-utils ;;
         promtool) echo prometheus ;;
         chromium) echo chromium ;;
+        krb5-config) echo libkrb5-dev libclang-dev ;;
         samba) echo samba samba-ad-dc samba-dsdb-modules samba-ad-provision ldb-tools python3-samba ;;
         *)
             echo "$0: no package is known for $1" >&2

@@ -59,6 +59,10 @@ fn say_everything() {
     lines::home_full(&home("im1"), 10000);
     lines::home_down(&home("im1"), "the cause");
     lines::home_up(&home("im1"));
+    lines::home_appeared(&home("im1"), "im1.example.com", 7500);
+    lines::home_disappeared(&home("im1"), 12);
+    lines::home_doubted("the text", "homeward check");
+    lines::homes_unknown("the cause", "homeward check");
     lines::srv_unknown("example.com", "the reason");
     lines::srv_known("example.com", "chat.example.com");
     lines::srv_changed("example.com", "im.example.com", "chat.example.com", Timestamp(1_767_225_600_000));

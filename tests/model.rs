@@ -102,6 +102,8 @@ fn settings(enforce: bool, homes: Vec<Home>) -> Settings {
         policy,
         policy_fingerprint: "1".into(),
         homes,
+        discovery: None,
+        home_takes_dn: false,
         enforce,
         guard: Limits { releases: 6, percent: 20, window: Duration::from_secs(3600) },
         srv_confirm: Duration::from_secs(600),

@@ -25,6 +25,8 @@ fn state(id: usize, capacity: u32) -> HomeState {
         wish: AdminState::Active,
         health: Health::NotProbed,
         online: Online::NotMeasured,
+        object: HomeObject::NotNeeded,
+        former_dns: vec![],
         assigned: 0,
     }
 }
@@ -124,6 +126,8 @@ proptest! {
                     wish: [AdminState::Active, AdminState::Cordoned, AdminState::Draining][usize::from(*wish)],
                     health: [Health::NotProbed, Health::Up, Health::Down, Health::Unknown][usize::from(*health)],
                     online: online.map_or(Online::NotMeasured, |(users, _)| Online::Sample { users, assigned: *assigned, at: Timestamp(0) }),
+                    object: HomeObject::NotNeeded,
+                    former_dns: vec![],
                     assigned: *assigned,
                 })
                 .collect(),

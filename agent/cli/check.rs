@@ -1,6 +1,8 @@
 //! `check`: one line each for everything that must be right before the agent can work. Reads only; what cannot be seen
 //! without writing is said to be so.
 
+mod domain;
+
 use super::context::{self, Context};
 use super::print::{Colour, Progress, count, moment, printable, span};
 use super::{CliError, FAILED, FINE, store};
@@ -12,7 +14,7 @@ use crate::directory::lookup;
 use crate::directory::source::{self, Change, Guarantees, Means, scan::Scan};
 use crate::directory::stream::{Scope, StreamError};
 use crate::error::chain;
-use crate::model::{SrvAnswer, Timestamp};
+use crate::model::{Home, SrvAnswer, Timestamp, deleted_name};
 use crate::poller::world::{CONNECT_TIMEOUT, World, WorldError};
 use crate::probe::{load, srv::SrvResolver};
 use crate::store::migrate;
@@ -136,19 +138,21 @@ fn console(report: &mut Report<'_>) -> Result<(), CliError> {
 }
 
 async fn network(report: &mut Report<'_>) -> Result<(), CliError> {
-    let domains = match servers(report).await? {
+    let seen = match servers(report).await? {
         Some((ldap, endpoint)) => match directory(report, ldap, endpoint).await {
-            Ok(domains) => domains,
+            Ok(seen) => seen,
             // The connection was there: what failed is told, the rest of the checks goes on.
             Err(error) => {
                 report.add(State::Fail, "directory", chain(&error), &error.hint().0)?;
-                BTreeMap::new()
+                Seen::default()
             }
         },
-        None => BTreeMap::new(),
+        None => Seen::default(),
     };
-    srv(report, &domains).await?;
-    homes(report).await
+    srv(report, &seen.domains).await?;
+    let configured = || report.c.config.homes.iter().filter(|home| !home.host.is_empty()).cloned().collect();
+    let all = seen.homes.unwrap_or_else(configured);
+    homes(report, all).await
 }
 
 /// Every server is tried, so that the spare ones are known to work; the first that does is used.
@@ -177,22 +181,32 @@ async fn servers(report: &mut Report<'_>) -> Result<Option<(Ldap, Endpoint)>, Cl
 /// E-mail domains of users, and how many there are of each.
 type Domains = BTreeMap<String, u64>;
 
-async fn directory(report: &mut Report<'_>, mut ldap: Ldap, endpoint: Endpoint) -> Result<Domains, CliError> {
+/// What later checks need of the directory.
+#[derive(Default)]
+struct Seen {
+    domains: Domains,
+    /// Those that count, where the directory has a say in it.
+    homes: Option<Vec<Home>>,
+}
+
+async fn directory(report: &mut Report<'_>, mut ldap: Ldap, endpoint: Endpoint) -> Result<Seen, CliError> {
     let config = report.c.config.directory.clone();
     let root = flavour::root_dse(&mut ldap).await?;
     let (kind, seen) = flavour::settle(config.flavour, &root);
-    report.fine("flavour", format!("{kind}: {seen}"))?;
+    let is_domain = kind == Flavour::ActiveDirectory;
+    let product = if is_domain { format!(" ({})", domain::described(&root)) } else { String::new() };
+    report.fine("flavour", format!("{kind}{product}: {seen}"))?;
     let profile = flavour::profile(kind);
     let settings = Settings::of(&report.c.config, &profile);
     match source::choose(config.source, kind, &root) {
         Ok((source, why)) => {
             let context = root.naming_context_of(&config.base).unwrap_or(&config.base).to_owned();
-            let sees_deleted = kind == Flavour::ActiveDirectory && lookup::sees_deleted(&mut ldap, &context).await?;
+            let sees_deleted = is_domain && lookup::sees_deleted(&mut ldap, &context).await?;
             let means = Means::new(source, config.poll_interval, &root, sees_deleted);
             let sees_outside = lookup::sees_outside(&mut ldap, &config.base, &context).await?;
             let Guarantees { deletes, moves, latency } = means.guarantees(sees_outside);
             let text = format!("{source}: {why}; deletes are heard {deletes}, moves {moves}; latency {latency}");
-            if kind == Flavour::ActiveDirectory && !means.sees_deleted {
+            if is_domain && !sees_deleted {
                 let hint = "give the account list and read rights on CN=Deleted Objects (docs/active-directory.md), then: homeward check";
                 report.add(State::Doubt, "source", text, hint)?;
             } else {
@@ -217,9 +231,18 @@ async fn directory(report: &mut Report<'_>, mut ldap: Ldap, endpoint: Endpoint) 
             text,
             "correct [directory] base, or give the account read rights; then: homeward check",
         )?;
-        return Ok(Domains::new());
+        return Ok(Seen::default());
     }
     rights(report, &mut ldap, &root).await?;
+    let mut homes = None;
+    if is_domain {
+        domain::rights(report, &mut ldap, &settings, &profile).await?;
+        let effective = domain::home_servers(report, &mut ldap, &endpoint, &root, &settings).await?;
+        homes = Some(effective.into_iter().map(|effective| effective.home).collect());
+    } else {
+        let text = "write rights cannot be tested without writing";
+        report.add(State::Skip, "rights", text, "the first write tells; see: homeward problem list")?;
+    }
     schema(report, &mut ldap, &root, &settings, &profile).await?;
     groups(report, &mut ldap, &settings).await?;
     let domains = match World::read(&report.c.config, &profile, &endpoint, &mut ldap).await {
@@ -231,8 +254,12 @@ async fn directory(report: &mut Report<'_>, mut ldap: Ldap, endpoint: Endpoint) 
             Domains::new()
         }
     };
-    report.add(State::Skip, "clock", "the server does not tell its time", "keep both in step: timedatectl")?;
-    Ok(domains)
+    if is_domain {
+        domain::clock(report, &mut ldap).await?;
+    } else {
+        report.add(State::Skip, "clock", "the server does not tell its time", "keep both in step: timedatectl")?;
+    }
+    Ok(Seen { domains, homes })
 }
 
 async fn rights(report: &mut Report<'_>, ldap: &mut Ldap, root: &RootDse) -> Result<(), CliError> {
@@ -252,12 +279,7 @@ async fn rights(report: &mut Report<'_>, ldap: &mut Ldap, root: &RootDse) -> Res
         let text = format!("sees nothing of {context} beyond the base: who disappears counts as having left the scope");
         report.add(State::Doubt, "scope", text, "give the account search rights there, then: homeward check")?;
     }
-    report.add(
-        State::Skip,
-        "rights",
-        "write rights cannot be tested without writing",
-        "the first write tells; see: homeward problem list",
-    )
+    Ok(())
 }
 
 async fn schema(
@@ -274,7 +296,14 @@ async fn schema(
         report.fine("schema", "has the attributes and the class of [im.write_back]")?;
     } else {
         let text = format!("the server does not know {}", missing.join(", "));
-        let hint = format!("load {}, or change [im.write_back]; then: homeward check", schema_file(profile.flavour));
+        let hint = match profile.flavour {
+            Flavour::ActiveDirectory => {
+                "the schema is that of Exchange 2000 (docs/active-directory.md), or change [im.write_back]; then: homeward check".into()
+            }
+            flavour @ (Flavour::OpenLdap | Flavour::Ds389 | Flavour::FreeIpa | Flavour::Generic) => {
+                format!("load {}, or change [im.write_back]; then: homeward check", schema_file(flavour))
+            }
+        };
         report.add(State::Fail, "schema", text, &hint)?;
     }
     let digest = report.c.config.digest.clone();
@@ -332,6 +361,7 @@ async fn users(report: &mut Report<'_>, world: &World, settings: &Settings) -> R
     let (shape, search) = (world.shape(), &world.search);
     let filter = report.c.config.directory.filter.as_deref().unwrap_or(world.profile.user_filter).to_owned();
     let (mut found, mut without_login, mut without_date, mut unreadable) = (0u64, 0u64, 0u64, 0u64);
+    let mut orphans = 0;
     let mut domains = Domains::new();
     let mut progress = Progress::new("entries read");
     let reading = async {
@@ -348,6 +378,8 @@ async fn users(report: &mut Report<'_>, world: &World, settings: &Settings) -> R
                 found += 1;
                 without_login += u64::from(record.text(&settings.policy.names.login).is_none());
                 without_date += u64::from(record.text(&settings.policy.names.password_date).is_none());
+                let home = record.text(&settings.policy.names.home);
+                orphans += u64::from(home.is_some_and(|home| deleted_name(home).is_some()));
                 if let Some((_, domain)) = record.text(&settings.policy.names.mail).and_then(|it| it.rsplit_once('@')) {
                     *domains.entry(domain.to_lowercase()).or_default() += 1;
                 }
@@ -380,6 +412,7 @@ async fn users(report: &mut Report<'_>, world: &World, settings: &Settings) -> R
         }
         Err(error) => report.add(State::Fail, "users", chain(&error), &error.hint().0)?,
     }
+    domain::orphans(report, orphans)?;
     if without_login > 0 {
         let text = format!("{} without {}", count(without_login, "user"), settings.policy.names.login);
         report.add(State::Doubt, "users", text, "see [directory.attributes] login")?;
@@ -438,8 +471,8 @@ async fn srv(report: &mut Report<'_>, domains: &Domains) -> Result<(), CliError>
     Ok(())
 }
 
-async fn homes(report: &mut Report<'_>) -> Result<(), CliError> {
-    for home in report.c.config.homes.clone() {
+async fn homes(report: &mut Report<'_>, homes: Vec<Home>) -> Result<(), CliError> {
+    for home in homes {
         let mut told = vec![format!("{}: {}, capacity {}", home.id, home.host, home.capacity)];
         let mut wrong = Vec::new();
         if let Some(probe) = &home.probe {

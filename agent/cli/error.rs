@@ -11,6 +11,7 @@ use crate::error::{Disposition, Hint, chain};
 use crate::feed::FeedError;
 use crate::poller::world::WorldError;
 use crate::probe::ProbeError;
+use crate::probe::servers::ServersError;
 use crate::store::StoreError;
 use crate::view::ViewError;
 use std::path::PathBuf;
@@ -34,6 +35,8 @@ pub enum CliError {
     Probe(#[from] ProbeError),
     #[error(transparent)]
     Token(#[from] TokenError),
+    #[error(transparent)]
+    Servers(#[from] ServersError),
     #[error("{} exists already", .0.display())]
     Exists(PathBuf),
     #[error("{what} cannot be started")]
@@ -70,6 +73,7 @@ impl CliError {
             CliError::Stream(error) => error.disposition(),
             CliError::World(error) => error.disposition(),
             CliError::Probe(error) => error.disposition(),
+            CliError::Servers(error) => error.disposition(),
             CliError::Token(_) => Disposition::Hold,
             CliError::Exists(_) | CliError::Start { .. } | CliError::Run(_) | CliError::Output(_) => Disposition::Hold,
         }
@@ -84,6 +88,7 @@ impl CliError {
             CliError::Stream(error) => return error.hint(),
             CliError::World(error) => return error.hint(),
             CliError::Probe(error) => return error.hint(),
+            CliError::Servers(error) => return error.hint(),
             CliError::Token(error) => error.hint(),
             CliError::Exists(_) => "give another name: homeward store backup FILE".into(),
             CliError::Start { .. } => "see the limits of this account (ulimit -a), then: homeward check".into(),

@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::print::{Table, bar};
 use super::{CliError, FINE, HomeVerb, wish};
-use crate::model::{AdminState, Fleet, Health, HomeState, Online};
+use crate::model::{AdminState, Fleet, Health, HomeObject, HomeState, Online};
 use crate::store::enablement::Verb;
 use crate::view::ViewError;
 use crate::view::home::HomeView;
@@ -33,11 +33,13 @@ pub fn table(fleet: &Fleet) -> Table {
                 Health::Unknown => "unknown",
             }
             .into(),
-            match (state.configured, state.wish) {
-                (false, _) => "not configured",
-                (true, AdminState::Active) => "active",
-                (true, AdminState::Cordoned) => "cordoned",
-                (true, AdminState::Draining) => "draining",
+            match (state.configured, state.object, state.wish) {
+                (false, HomeObject::NotNeeded | HomeObject::There | HomeObject::NotNamed, _) => "not configured",
+                (_, HomeObject::Missing, _) => "not in the directory",
+                (true, HomeObject::NotNamed, _) => "has no dn",
+                (true, HomeObject::NotNeeded | HomeObject::There, AdminState::Active) => "active",
+                (true, HomeObject::NotNeeded | HomeObject::There, AdminState::Cordoned) => "cordoned",
+                (true, HomeObject::NotNeeded | HomeObject::There, AdminState::Draining) => "draining",
             }
             .into(),
         ]);

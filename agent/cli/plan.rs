@@ -16,8 +16,8 @@ use crate::feed::{Feed, FeedRow};
 use crate::intake::Intake;
 use crate::model::*;
 use crate::poller::world::{self, CONNECT_TIMEOUT};
-use crate::probe::load;
 use crate::probe::srv::SrvResolver;
+use crate::probe::{load, servers};
 use crate::store::enablement as db;
 use crate::store::open::{self, Kind};
 use crate::view::{self, ViewError, each_standing};
@@ -117,7 +117,8 @@ pub fn plan(c: &mut Context, users: &[String]) -> Result<u8, CliError> {
 async fn make(c: &Context, users: &[String]) -> Result<PlanView, CliError> {
     let directory = &c.config.directory;
     let (mut ldap, endpoint) = connect::connect(directory, CONNECT_TIMEOUT).await?;
-    let (kind, _) = flavour::settle(directory.flavour, &flavour::root_dse(&mut ldap).await?);
+    let root = flavour::root_dse(&mut ldap).await?;
+    let (kind, _) = flavour::settle(directory.flavour, &root);
     let profile = flavour::profile(kind);
     let seen = world::World::read(&c.config, &profile, &endpoint, &mut ldap).await?;
     let settings = Settings::of(&c.config, &profile);
@@ -126,6 +127,10 @@ async fn make(c: &Context, users: &[String]) -> Result<PlanView, CliError> {
         store => store?,
     };
     let mut world = crate::worker::read_world(&store, &settings, c.now)?;
+    if settings.needs_servers() {
+        let seen = servers::read(&mut ldap, &endpoint.url, &root, &c.config.homes).await?;
+        world.fleet = crate::worker::read_fleet(&store, &settings, &seen, c.now)?;
+    }
     look_at_homes(&mut world.fleet, c.now).await;
     // The poller's own log and rules, in a store that nobody keeps: whom the agent would see.
     let mut intake = Intake::scratch(seen.shape(), seen.groups.clone(), c.config.guard, c.now)?;
@@ -368,7 +373,8 @@ impl<'a> Simulation<'a> {
             Wanted::Enabled { assignment, change, digest, .. } => {
                 counts.reset_required += u64::from(*digest == DigestReadiness::ResetRequired);
                 self.given.insert(assignment.address.clone(), standing.key);
-                let same = same_values(&found, &ownership::desired(assignment, &self.world));
+                let same =
+                    ownership::same_values(&found, &ownership::desired(assignment, &self.world), &self.world.fleet);
                 let word = match change {
                     Change::Nothing if same => None,
                     // Reserved, but not in the directory: in observe mode, or on its way.
@@ -454,15 +460,6 @@ impl<'a> Simulation<'a> {
         }
         Ok(())
     }
-}
-
-/// Whether the directory holds what it should.
-fn same_values(found: &WriteBackValues, desired: &WriteBackValues) -> bool {
-    use ownership::same;
-    same(&found.address, &desired.address)
-        && same(&found.url, &desired.url)
-        && same(&found.home_url, &desired.home_url)
-        && same(&found.home, &desired.home)
 }
 
 fn show(c: &mut Context, view: &PlanView) -> Result<(), CliError> {

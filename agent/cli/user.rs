@@ -21,7 +21,7 @@ pub fn user(c: &mut Context, verb: UserVerb) -> Result<u8, CliError> {
         UserVerb::Explain { user } => return explain(c, &db, user),
         UserVerb::History { user } => return history(c, &db, user),
         UserVerb::Move { user, to } => {
-            let to = c.home(to)?;
+            let to = c.home(&db, to)?;
             let standing = c.user(&db, user)?;
             let login = c.login_of(&standing);
             let what = format!("move {login} to {to}");

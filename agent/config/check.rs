@@ -1,7 +1,7 @@
 //! From what was written to what is used. A list of named checks, each of which adds what it finds; no check stops
 //! another, so that the operator sees everything at once. Reads the password file; touches nothing else outside.
 
-use super::file::{self, BindSetting, File, FlavourSetting, SourceSetting, Span, TlsSetting};
+use super::file::{self, BindSetting, DiscoverSetting, File, FlavourSetting, SourceSetting, Span, TlsSetting};
 use super::read::{Lines, Reading};
 use super::*;
 use crate::model::{HealthProbe, HomeId, LoadSource};
@@ -28,6 +28,7 @@ const CHECKS: &[fn(&mut Checking<'_>)] = &[
     bind_has_what_it_needs,
     filters_can_be_read,
     rules_are_named_once,
+    discovery_has_what_it_needs,
     rules_name_homes_that_exist,
     homes_are_there_and_named_once,
     hosts_are_fully_qualified,
@@ -187,6 +188,13 @@ fn certificate_and_key_come_together(c: &mut Checking<'_>) {
 
 fn bind_has_what_it_needs(c: &mut Checking<'_>) {
     let directory = &c.file.directory;
+    if directory.bind == BindSetting::Gssapi && !cfg!(feature = "gssapi") {
+        c.error(
+            "directory.bind",
+            "this program was built without Kerberos",
+            "build it with cargo build --release --features gssapi, or take another bind",
+        );
+    }
     if directory.bind != BindSetting::Simple {
         return;
     }
@@ -263,7 +271,33 @@ fn rules_are_named_once(c: &mut Checking<'_>) {
     }
 }
 
+/// Homes that the directory names are not known here.
+fn discovers(c: &Checking<'_>) -> bool {
+    c.file.homes.discover == DiscoverSetting::Directory
+}
+
+fn discovery_has_what_it_needs(c: &mut Checking<'_>) {
+    if c.file.homes.capacity == 0 {
+        c.error("homes.capacity", "`capacity` is 0", "give at least 1; 7500 is the default");
+    }
+    let other = match c.file.directory.flavour {
+        FlavourSetting::OpenLdap | FlavourSetting::Ds389 | FlavourSetting::FreeIpa | FlavourSetting::Generic => true,
+        FlavourSetting::Auto | FlavourSetting::ActiveDirectory => false,
+    };
+    if discovers(c) && other {
+        c.error(
+            "homes.discover",
+            "only Active Directory has virtual server objects",
+            "leave discover out, and name each home server in a [[home]]",
+        );
+    }
+}
+
 fn rules_name_homes_that_exist(c: &mut Checking<'_>) {
+    // A name may be that of a server which the directory names: `check` looks.
+    if discovers(c) {
+        return;
+    }
     let known: BTreeSet<&str> =
         c.file.home.iter().flat_map(|home| home.id.iter().chain(&home.tags)).map(String::as_str).collect();
     for (n, rule) in c.file.policy.iter().enumerate() {
@@ -279,8 +313,12 @@ fn rules_name_homes_that_exist(c: &mut Checking<'_>) {
 }
 
 fn homes_are_there_and_named_once(c: &mut Checking<'_>) {
-    if c.file.home.is_empty() {
-        c.error("home", "no home server is configured", "add a [[home]] with id, host and capacity");
+    if c.file.home.is_empty() && !discovers(c) {
+        c.error(
+            "home",
+            "no home server is configured",
+            "add a [[home]] with id, host and capacity; on Active Directory also: [homes] discover = \"directory\"",
+        );
     }
     let mut ids: BTreeMap<&str, usize> = BTreeMap::new();
     let mut hosts: BTreeMap<String, usize> = BTreeMap::new();
@@ -313,6 +351,7 @@ fn hosts_are_fully_qualified(c: &mut Checking<'_>) {
     for (n, home) in c.file.home.iter().enumerate() {
         let key = format!("home[{n}].host");
         match home.host.as_deref() {
+            None if discovers(c) => {}
             None => c.error(&key, "a home without `host`", "give its fully qualified name: host = \"im1.example.com\""),
             Some(host) if !is_dns_name(host) => c.error(
                 &key,
@@ -332,6 +371,7 @@ fn hosts_are_fully_qualified(c: &mut Checking<'_>) {
 fn capacities_are_not_zero(c: &mut Checking<'_>) {
     for (n, home) in c.file.home.iter().enumerate() {
         match home.capacity {
+            None if discovers(c) => {}
             None => c.error(
                 &format!("home[{n}].capacity"),
                 "a home without `capacity`",
@@ -553,6 +593,7 @@ fn build(file: &File, path: &Path, password: Option<SecretString>, warnings: Vec
             bind: match directory.bind {
                 BindSetting::Anonymous => Bind::Anonymous,
                 BindSetting::External => Bind::External,
+                BindSetting::Gssapi => Bind::Gssapi,
                 BindSetting::Simple => Bind::Simple {
                     dn: directory.bind_dn.clone().unwrap_or_default(),
                     password: password.unwrap_or_else(|| SecretString::from(String::new())),
@@ -581,6 +622,10 @@ fn build(file: &File, path: &Path, password: Option<SecretString>, warnings: Vec
         },
         policies: file.policy.iter().map(rule).collect(),
         homes,
+        discovery: match file.homes.discover {
+            DiscoverSetting::Off => None,
+            DiscoverSetting::Directory => Some(Discovery { capacity: file.homes.capacity }),
+        },
         im: im(&file.im),
         dns: Dns {
             servers: file.dns.servers.iter().filter_map(|server| name_server(server)).collect(),

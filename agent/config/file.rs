@@ -20,9 +20,10 @@ pub struct File {
     /// Rules, in order; the first match decides; no match: ignore. No rule at all: enable everyone in scope.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub policy: Vec<Rule>,
-    /// The home servers.
-    #[schemars(required)]
+    /// The home servers. With discovery none is needed; one with the id or DN of a server found says more about it.
     pub home: Vec<Home>,
+    /// Home servers that the directory itself names.
+    pub homes: Homes,
     /// Addresses, IM domains, and the attributes that results are written to.
     pub im: Im,
     /// How SRV records are asked for.
@@ -70,7 +71,8 @@ pub struct Directory {
     pub source: SourceSetting,
     /// Who is a user: an RFC 4515 filter, or auto for the flavour's own.
     pub filter: String,
-    /// How to authenticate: simple (DN and password), external (TLS certificate, or ldapi) or anonymous.
+    /// How to authenticate: simple (DN and password), external (TLS certificate, or ldapi), gssapi (Kerberos ticket over
+    /// TLS; the program must be built for it) or anonymous.
     pub bind: BindSetting,
     /// The account, for bind = "simple".
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -122,6 +124,7 @@ pub enum BindSetting {
     #[default]
     Simple,
     External,
+    Gssapi,
     Anonymous,
 }
 
@@ -193,17 +196,16 @@ pub struct Home {
     #[schemars(required)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// Fully qualified host name. A NetBIOS name gives clients "Authentication Failure" (KB 319758).
-    #[schemars(required)]
+    /// Fully qualified host name. A NetBIOS name gives clients "Authentication Failure" (KB 319758). Left out with
+    /// discovery: the directory's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// Assigned users at most.
-    #[schemars(required)]
+    /// Assigned users at most. Left out with discovery: `[homes] capacity`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub capacity: Option<u32>,
     /// For rules that name homes by what they have in common.
     pub tags: Vec<String>,
-    /// The virtual server object, where the schema wants a DN as the home.
+    /// The virtual server object, where the schema wants a DN as the home (Active Directory).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dn: Option<String>,
     /// Online users at most; needs `load`.
@@ -215,6 +217,31 @@ pub struct Home {
     /// How to see whether the home is up: tcp:host:port, or an http or https URL that answers 2xx.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probe: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Homes {
+    /// off: the homes are those of [[home]]. directory: also every virtual server object of Active Directory that hosts
+    /// users (msExchProtocolCfgIMVirtualServer); new ones get newcomers, and nobody new is sent to one that is gone.
+    pub discover: DiscoverSetting,
+    /// Assigned users at most, of a home that is found and of which no [[home]] says otherwise. Sources disagree on
+    /// what a server of Exchange 2000 bears: 7,500 or 10,000 users online.
+    pub capacity: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DiscoverSetting {
+    #[default]
+    Off,
+    Directory,
+}
+
+impl Default for Homes {
+    fn default() -> Homes {
+        Homes { discover: DiscoverSetting::Off, capacity: 7500 }
+    }
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]

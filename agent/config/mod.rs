@@ -8,6 +8,7 @@ mod show;
 
 pub use file::schema_json;
 
+pub use crate::decide::servers::Discovery;
 use crate::error::{Disposition, Hint};
 pub use crate::model::{Action, DigestAction, OnChange, Profile};
 use crate::model::{Home, Timestamp};
@@ -26,8 +27,11 @@ pub struct Config {
     pub directory: Directory,
     /// In order; the first match decides. Empty: enable everyone in scope.
     pub policies: Vec<RuleConfig>,
-    /// In the order of their ids.
+    /// In the order of their ids. With discovery a part of one is enough: host and capacity may be empty, and what the
+    /// directory says counts.
     pub homes: Vec<Home>,
+    /// Homes are found in the directory too. `None`: only those above.
+    pub discovery: Option<Discovery>,
     pub im: Im,
     pub dns: Dns,
     pub digest: Digest,
@@ -264,6 +268,8 @@ pub enum Bind {
     },
     /// SASL EXTERNAL: by TLS client certificate or over ldapi.
     External,
+    /// SASL GSSAPI: by a Kerberos ticket, over TLS.
+    Gssapi,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -1,6 +1,8 @@
 //! The checked configuration for others to read: as TOML without secrets, and as fingerprints to compare.
 
-use super::file::{self, BindSetting, File, FlavourSetting, QueueKind, SourceSetting, Span, TlsSetting};
+use super::file::{
+    self, BindSetting, DiscoverSetting, File, FlavourSetting, QueueKind, SourceSetting, Span, TlsSetting,
+};
 use super::*;
 use crate::model::{HealthProbe, LoadSource};
 use serde::Serialize;
@@ -28,7 +30,7 @@ impl Config {
     }
 
     pub fn homes_fingerprint(&self) -> String {
-        fingerprint(&self.homes)
+        fingerprint(&(&self.homes, self.discovery.map(|discovery| discovery.capacity)))
     }
 
     pub fn digest_fingerprint(&self) -> String {
@@ -40,6 +42,7 @@ impl Config {
         let (bind, bind_dn, bind_password_file) = match &directory.bind {
             Bind::Anonymous => (BindSetting::Anonymous, None, None),
             Bind::External => (BindSetting::External, None, None),
+            Bind::Gssapi => (BindSetting::Gssapi, None, None),
             Bind::Simple { dn, password: _ } => (BindSetting::Simple, Some(dn.clone()), Some(HIDDEN.to_owned())),
         };
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
@@ -95,6 +98,10 @@ impl Config {
             },
             policy: self.policies.iter().map(rule_as_written).collect(),
             home: self.homes.iter().map(home_as_written).collect(),
+            homes: match self.discovery {
+                None => file::Homes::default(),
+                Some(Discovery { capacity }) => file::Homes { discover: DiscoverSetting::Directory, capacity },
+            },
             im: im_as_written(&self.im),
             dns: file::Dns {
                 servers: self.dns.servers.iter().map(ToString::to_string).collect(),
@@ -138,8 +145,8 @@ fn rule_as_written(rule: &RuleConfig) -> file::Rule {
 fn home_as_written(home: &Home) -> file::Home {
     file::Home {
         id: Some(home.id.0.clone()),
-        host: Some(home.host.clone()),
-        capacity: Some(home.capacity),
+        host: Some(home.host.clone()).filter(|host| !host.is_empty()),
+        capacity: Some(home.capacity).filter(|capacity| *capacity > 0),
         tags: home.tags.clone(),
         dn: home.dn.clone(),
         online_capacity: home.online_capacity,

@@ -43,6 +43,17 @@ pub fn im_domain_of_url(profile: Profile, url: &str) -> Option<String> {
     }
 }
 
+/// The home server that a URL in the profile's form names: the host before `/instmsg/local/`.
+pub fn home_host_of_url(profile: Profile, url: &str) -> Option<String> {
+    match profile {
+        Profile::Exchange => {
+            let (host, _) = url.strip_prefix("http://")?.split_once("/instmsg/local/")?;
+            is_domain(host).then(|| host.to_ascii_lowercase())
+        }
+        Profile::Xmpp | Profile::Sip | Profile::Matrix => None,
+    }
+}
+
 /// `user@domain` in canonical form: lower case, because AD compares the attribute with case. `None`: no address.
 pub fn canonical(text: &str) -> Option<String> {
     let text = text.trim();

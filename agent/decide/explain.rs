@@ -32,6 +32,10 @@ pub enum Step {
         assignment: Assignment,
         adopted: bool,
     },
+    /// The object of this home was deleted.
+    Orphaned {
+        home: HomeId,
+    },
     Returns {
         home: HomeId,
     },
@@ -113,7 +117,7 @@ impl Step {
         match self {
             Step::Presence { .. } | Step::Wish { .. } | Step::Account { .. } => "account",
             Step::EveryoneEnabled | Step::Rule { .. } => "policy",
-            Step::Foreign { .. } | Step::Existing { .. } => "directory",
+            Step::Foreign { .. } | Step::Existing { .. } | Step::Orphaned { .. } => "directory",
             Step::Returns { .. } | Step::Home { .. } => "home",
             Step::AddressKept { .. }
             | Step::Mail { .. }
@@ -148,6 +152,9 @@ impl fmt::Display for Step {
             }
             Step::Existing { assignment, adopted: false } => {
                 write!(f, "already has {} at {}", assignment.address, assignment.home)
+            }
+            Step::Orphaned { home } => {
+                write!(f, "the virtual server object of {home} was deleted: another home is needed")
             }
             Step::Returns { home } => write!(f, "comes back within the grace time: {home} again"),
             Step::Home { id, assigned, capacity, permille, online, place, out, here } => {

@@ -14,6 +14,7 @@ pub mod guard;
 pub mod ownership;
 pub mod placement;
 pub mod policy;
+pub mod servers;
 
 use crate::model::*;
 use address::Candidate;
@@ -76,7 +77,7 @@ fn judge_now(standing: &Standing, world: &World, now: Timestamp, trace: &mut Tra
     // A store that was lost does not know that it enabled this user; the values in the directory do. That no rule matches
     // is another thing: then somebody else may have enabled the user by hand, and nothing is taken away.
     let release_ours_or = |why: ReleaseReason, alone: AloneReason| match &owned {
-        Ownership::Adoptable(_) => Wanted::Released { why },
+        Ownership::Adoptable(_) | Ownership::Orphan(_) => Wanted::Released { why },
         Ownership::Nothing | Ownership::Ours | Ownership::Foreign { .. } => release_or(why, alone),
     };
 
@@ -140,6 +141,7 @@ fn judge_now(standing: &Standing, world: &World, now: Timestamp, trace: &mut Tra
     };
 
     // 3. Whose values are in the directory?
+    let mut orphaned = false;
     let adopted = match &owned {
         Ownership::Foreign { attribute, value } => {
             trace.add(|| Step::Foreign { attribute: attribute.clone() });
@@ -148,10 +150,19 @@ fn judge_now(standing: &Standing, world: &World, now: Timestamp, trace: &mut Tra
             return decision;
         }
         Ownership::Adoptable(assignment) => Some(assignment),
+        Ownership::Orphan(assignment) => {
+            trace.add(|| Step::Orphaned { home: assignment.home.clone() });
+            orphaned = true;
+            Some(assignment)
+        }
         Ownership::Nothing | Ownership::Ours => None,
     };
     let current = adopted.or(held);
-    if let Some(assignment) = current {
+    if orphaned && world.adopting {
+        // It gets another place, and places are given away once everybody was seen.
+        decision.wanted = Wanted::Wait { on: Blocker::Adoption };
+        return decision;
+    } else if let Some(assignment) = current {
         trace.add(|| Step::Existing { assignment: assignment.clone(), adopted: adopted.is_some() });
     } else if world.adopting {
         decision.wanted = Wanted::Wait { on: Blocker::Adoption };
@@ -162,7 +173,8 @@ fn judge_now(standing: &Standing, world: &World, now: Timestamp, trace: &mut Tra
     let placed = if world.adopting {
         placement::Placed::Stay
     } else {
-        placement::place(standing, current.map(|a| &a.home), allowed, &world.fleet, policy, now, trace)
+        let current = current.map(|a| placement::Current { home: &a.home, orphaned });
+        placement::place(standing, current, allowed, &world.fleet, policy, now, trace)
     };
     let home = match (placed, current) {
         (placement::Placed::Stay, Some(assignment)) => assignment.home.clone(),
@@ -201,9 +213,11 @@ fn judge_now(standing: &Standing, world: &World, now: Timestamp, trace: &mut Tra
 
     let change = match current {
         None => Change::Assigned,
+        // What the directory says now is nobody's home: any other place is a move, also the same one made anew.
+        Some(_) if orphaned && !ownership::replaced(standing, world) => Change::Moved,
         Some(assignment) if assignment.home != home => Change::Moved,
         Some(assignment) if assignment.address != address => Change::Readdressed,
-        Some(_) if adopted.is_some() => Change::Adopted,
+        Some(_) if adopted.is_some() && !orphaned => Change::Adopted,
         Some(_) => Change::Nothing,
     };
     decision.wanted =

@@ -1,4 +1,6 @@
-//! Whose values stand in the directory: nobody's, ours, a fleet member's to adopt, or foreign. Foreign is never changed.
+//! Whose values stand in the directory: nobody's, ours, a fleet member's to adopt, orphaned, or foreign. Foreign is never
+//! changed. A home is named by its id, or by the DN of its virtual server object where the schema wants a DN; DNs compare
+//! without case and space, and a renamed object is the same one.
 
 use super::World;
 use super::address;
@@ -12,6 +14,9 @@ pub enum Ownership {
     Ours,
     /// Names a home of our fleet, and parses in the profile's form.
     Adoptable(Assignment),
+    /// The virtual server object was deleted, and the directory left the user pointing at what is left of it. Everything
+    /// else is ours, or parses in the profile's form. The home is the one the user had, as far as anybody knows.
+    Orphan(Assignment),
     Foreign {
         attribute: String,
         value: String,
@@ -25,7 +30,7 @@ pub fn found(record: &UserRecord, names: &Names) -> WriteBackValues {
         address: value(&names.address),
         url: value(&names.url),
         home_url: value(&names.home_url),
-        home: value(&names.home),
+        home: value(&names.home).map(|home| plain_dn(&home).to_owned()),
     }
 }
 
@@ -61,17 +66,21 @@ pub fn of(standing: &Standing, world: &World, now: Timestamp) -> Ownership {
         value.is_none() || known.iter().flatten().any(|values| same(value, of(values)))
     };
     let address_ours = is_ours(&found.address, |values| &values.address);
-    let home_ours = is_ours(&found.home, |values| &values.home);
+    let home_ours =
+        found.home.is_none() || known.iter().flatten().any(|values| same_home(&found.home, &values.home, &world.fleet));
     let url_ours = is_ours(&found.url, |values| &values.url);
     let home_url_ours = is_ours(&found.home_url, |values| &values.home_url);
+    let echo = previous.is_some_and(|values| same(&found.home, &values.home));
+    if let Some(name) = found.home.as_deref().and_then(deleted_name)
+        && standing.released_at.is_none()
+        && !echo
+    {
+        return orphan(name, &found, (address_ours, url_ours, home_url_ours), standing, world);
+    }
     if address_ours && home_ours && url_ours && home_url_ours {
         return Ownership::Ours;
     }
 
-    let foreign = |name: &str, value: &Option<String>| Ownership::Foreign {
-        attribute: name.to_owned(),
-        value: value.clone().unwrap_or_default(),
-    };
     let Some(home) = found.home.as_deref().and_then(|value| named_home(value, &world.fleet)) else {
         return match (&found.home, &found.address) {
             (Some(_), _) => foreign(&names.home, &found.home),
@@ -109,24 +118,103 @@ pub fn of(standing: &Standing, world: &World, now: Timestamp) -> Ownership {
     Ownership::Adoptable(assignment)
 }
 
-/// Values of the write-back attributes compare without case, as their syntaxes do.
+fn foreign(name: &str, value: &Option<String>) -> Ownership {
+    Ownership::Foreign { attribute: name.to_owned(), value: value.clone().unwrap_or_default() }
+}
+
+/// A user of a deleted server. `ours`: whether address, URL and URL at the home server are known to be.
+fn orphan(
+    name: &str,
+    found: &WriteBackValues,
+    ours: (bool, bool, bool),
+    standing: &Standing,
+    world: &World,
+) -> Ownership {
+    let (address_ours, url_ours, home_url_ours) = ours;
+    let names = &world.policy.names;
+    if let Some(held) = standing.holds().filter(|_| address_ours && url_ours && home_url_ours) {
+        return Ownership::Orphan(held.clone());
+    }
+    let Some(address) = found.address.as_deref().and_then(address::canonical) else {
+        return match &found.address {
+            Some(_) => foreign(&names.address, &found.address),
+            None => foreign(&names.home, &found.home),
+        };
+    };
+    let profile = world.policy.im.profile;
+    let im_domain = found
+        .url
+        .as_deref()
+        .and_then(|url| address::im_domain_of_url(profile, url))
+        .or_else(|| address.split_once('@').map(|(_, domain)| domain.to_owned()))
+        .unwrap_or_default();
+    // The server's host went with it: whatever the URL names is taken, if the rest of it is as we would have written it.
+    let host = found.home_url.as_deref().and_then(|url| address::home_host_of_url(profile, url)).unwrap_or_default();
+    let expected = address::urls(profile, &address, &im_domain, &host);
+    if !url_ours && !same(&found.url, &Some(expected.url)) {
+        return foreign(&names.url, &found.url);
+    }
+    if !home_url_ours && !same(&found.home_url, &expected.home_url) {
+        return foreign(&names.home_url, &found.home_url);
+    }
+    let home = standing.holds().map_or_else(|| HomeId(name.to_owned()), |held| held.home.clone());
+    Ownership::Orphan(Assignment { home, address, im_domain })
+}
+
+/// Whether the orphan already has another place, and only the directory does not know it yet.
+pub fn replaced(standing: &Standing, world: &World) -> bool {
+    standing.holds().is_some_and(|held| {
+        let there = |state: &HomeState| state.configured && state.object != HomeObject::Missing;
+        world.fleet.get(&held.home).is_some_and(there) && !same(&desired(held, world).home, &standing.applied.home)
+    })
+}
+
+/// Values of the write-back attributes compare without case, as most of their syntaxes do, and DNs without space too. What
+/// differs in case alone is left as it is: on Active Directory a client may have the URL by heart as it stands.
 pub fn same(a: &Option<String>, b: &Option<String>) -> bool {
     match (a, b) {
-        (Some(a), Some(b)) => a == b || a.eq_ignore_ascii_case(b),
+        (Some(a), Some(b)) => {
+            a == b
+                || a.eq_ignore_ascii_case(b)
+                || a.contains('=') && b.contains('=') && normalized_dn(a) == normalized_dn(b)
+        }
         (None, None) => true,
         _ => false,
     }
 }
 
+/// The same home: an equal value, or two DNs that its object has and had.
+pub fn same_home(a: &Option<String>, b: &Option<String>, fleet: &Fleet) -> bool {
+    same(a, b)
+        || match (a, b) {
+            (Some(a), Some(b)) if a.contains('=') && b.contains('=') => {
+                named_home(a, fleet).is_some_and(|home| named_home(b, fleet) == Some(home))
+            }
+            _ => false,
+        }
+}
+
+/// Whether everything that is wanted is there.
+pub fn same_values(found: &WriteBackValues, desired: &WriteBackValues, fleet: &Fleet) -> bool {
+    same(&found.address, &desired.address)
+        && same(&found.url, &desired.url)
+        && same(&found.home_url, &desired.home_url)
+        && same_home(&found.home, &desired.home, fleet)
+}
+
 /// The home that a value names: by id, by host, or by the DN of its virtual server object.
 pub fn named_home(value: &str, fleet: &Fleet) -> Option<HomeId> {
-    fleet
-        .homes
-        .iter()
-        .find(|state| {
-            state.home.id.0.eq_ignore_ascii_case(value)
-                || state.home.host.eq_ignore_ascii_case(value)
-                || state.home.dn.as_ref().is_some_and(|dn| normalized_dn(dn) == normalized_dn(value))
-        })
-        .map(|state| state.home.id.clone())
+    let value = plain_dn(value);
+    let by_name =
+        |state: &&HomeState| state.home.id.0.eq_ignore_ascii_case(value) || state.home.host.eq_ignore_ascii_case(value);
+    let found = if value.contains('=') {
+        let dn = normalized_dn(value);
+        let names_it = |known: &String| normalized_dn(known) == dn;
+        // What an object is called now outranks what another one was called.
+        let now = fleet.homes.iter().find(|state| state.home.dn.as_ref().is_some_and(names_it));
+        now.or_else(|| fleet.homes.iter().find(|state| state.former_dns.iter().any(names_it)))
+    } else {
+        fleet.homes.iter().find(by_name)
+    };
+    found.map(|state| state.home.id.clone())
 }

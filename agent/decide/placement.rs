@@ -49,6 +49,10 @@ pub enum Out {
     Draining,
     Down,
     NotProbedYet,
+    /// The directory has no such virtual server object.
+    NoObject,
+    /// The configuration does not name its virtual server object.
+    NoDn,
     Full,
 }
 
@@ -61,6 +65,8 @@ impl Out {
             Out::Draining => "draining",
             Out::Down => "down",
             Out::NotProbedYet => "not probed yet",
+            Out::NoObject => "its virtual server object is not in the directory",
+            Out::NoDn => "its [[home]] does not say which virtual server object it is",
             Out::Full => "full",
         }
     }
@@ -102,6 +108,11 @@ pub fn out(state: &HomeState, allowed: &[HomeId]) -> Option<Out> {
     }
     if !state.configured {
         return Some(Out::NotConfigured);
+    }
+    match state.object {
+        HomeObject::NotNeeded | HomeObject::There => {}
+        HomeObject::Missing => return Some(Out::NoObject),
+        HomeObject::NotNamed => return Some(Out::NoDn),
     }
     match state.wish {
         AdminState::Active => {}
@@ -159,10 +170,19 @@ fn trace_homes(fleet: &Fleet, allowed: &[HomeId], stays: Option<&HomeId>, trace:
     });
 }
 
-/// Where the user should live. Nobody moves without a reason: a wish, a draining home, or a rule that names others.
+/// Where the user lives now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Current<'a> {
+    pub home: &'a HomeId,
+    /// The directory names a deleted object instead.
+    pub orphaned: bool,
+}
+
+/// Where the user should live. Nobody moves without a reason: a wish, a draining home, a rule that names others, or a home
+/// whose object was deleted.
 pub fn place(
     standing: &Standing,
-    current: Option<&HomeId>,
+    current: Option<Current<'_>>,
     allowed: &[HomeId],
     fleet: &Fleet,
     policy: &Policy,
@@ -171,19 +191,24 @@ pub fn place(
 ) -> Placed {
     if let Some(wished) = &standing.wishes.home {
         trace.add(|| Step::Wish { text: format!("to live at {wished}") });
-        if current == Some(wished) {
+        if current.map(|current| current.home) == Some(wished) {
             return Placed::Stay;
         }
-        return match fleet.get(wished).filter(|state| state.configured) {
+        let takes_any =
+            |state: &&HomeState| state.configured && matches!(state.object, HomeObject::NotNeeded | HomeObject::There);
+        return match fleet.get(wished).filter(takes_any) {
             None => Placed::Refused(Refusal::NoSuchHome { home: wished.0.clone() }),
             Some(state) if state.headroom() == 0 => Placed::NoRoom,
             Some(_) => Placed::At(wished.clone()),
         };
     }
-    if let Some(current) = current {
+    if let Some(Current { home: current, orphaned }) = current {
         let state = fleet.get(current);
         let draining = state.is_some_and(|state| state.wish == AdminState::Draining);
         let configured = state.is_some_and(|state| state.configured);
+        if orphaned && (!configured || state.is_some_and(|state| state.object == HomeObject::Missing)) {
+            return best(fleet, allowed, trace).map_or(Placed::NoRoom, Placed::At);
+        }
         if !configured && !draining {
             return Placed::Refused(Refusal::HomeGone { home: current.clone() });
         }

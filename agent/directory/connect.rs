@@ -1,8 +1,8 @@
 //! From a URL to a connection: where to connect, TLS, bind, and words for everything that can go wrong on the way.
 //! It never retries, never logs and never falls back from TLS to plain text: the caller decides what follows a failure.
 
-use super::guard;
 use super::stream::{ber, frame::frame};
+use super::{guard, kerberos};
 use crate::config::{Bind, Directory, Tls, TlsMode};
 use crate::error::{Disposition, Hint};
 use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, LdapError, StdStream};
@@ -237,12 +237,21 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 /// A connection, ready for LDAP: TLS is up where the endpoint wants it, nobody has bound. `timeout` is for each step.
 pub async fn open(endpoint: &Endpoint, tls: &Tls, timeout: Duration) -> Result<Box<dyn Duplex>, ConnectError> {
+    open_and_see(endpoint, tls, timeout).await.map(|(stream, _)| stream)
+}
+
+/// The same, and the server's own certificate (DER), where there is TLS.
+async fn open_and_see(
+    endpoint: &Endpoint,
+    tls: &Tls,
+    timeout: Duration,
+) -> Result<(Box<dyn Duplex>, Option<Vec<u8>>), ConnectError> {
     let (host, starttls) = match (&endpoint.address, endpoint.security) {
         (Address::Unix(path), _) => {
             let stream = UnixStream::connect(path).await.map_err(|cause| unreachable(endpoint, cause))?;
-            return Ok(Box::new(stream));
+            return Ok((Box::new(stream), None));
         }
-        (Address::Tcp { .. }, Security::Plain) => return Ok(Box::new(tcp(endpoint, timeout).await?)),
+        (Address::Tcp { .. }, Security::Plain) => return Ok((Box::new(tcp(endpoint, timeout).await?), None)),
         (Address::Tcp { host, .. }, security) => (host, security == Security::StartTls),
     };
     let config = tls_config(tls)?;
@@ -260,7 +269,13 @@ pub async fn open(endpoint: &Endpoint, tls: &Tls, timeout: Duration) -> Result<B
         .await
         .map_err(|_| timed_out("setting up TLS"))?
         .map_err(|cause| tls_refusal(endpoint, cause))?;
-    Ok(Box::new(stream))
+    let certificate = server_certificate(stream.get_ref().1);
+    Ok((Box::new(stream), certificate))
+}
+
+/// DER.
+pub(super) fn server_certificate(tls: &rustls::ClientConnection) -> Option<Vec<u8>> {
+    tls.peer_certificates().and_then(|chain| chain.first()).map(|certificate| certificate.to_vec())
 }
 
 /// The StartTLS operation: request and answer fit one small message each.
@@ -335,7 +350,12 @@ pub async fn connect_ldap3(
     directory: &Directory,
     timeout: Duration,
 ) -> Result<Ldap, ConnectError> {
-    let server = open(endpoint, &directory.tls, timeout).await?;
+    let (mut server, certificate) = open_and_see(endpoint, &directory.tls, timeout).await?;
+    if let (Bind::Gssapi, Address::Tcp { host, .. }) = (&directory.bind, &endpoint.address) {
+        let binding = kerberos::bind(&mut server, &endpoint.url, host, certificate.as_deref());
+        let late = |_| ConnectError::Timeout { url: endpoint.url.clone(), doing: "binding", after: timeout };
+        tokio::time::timeout(timeout, binding).await.map_err(late)??;
+    }
     let no_pair = |cause| ConnectError::Unreachable { url: endpoint.url.clone(), cause };
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(no_pair)?;
     ours.set_nonblocking(true).map_err(no_pair)?;
@@ -372,6 +392,8 @@ async fn bind(ldap: &mut Ldap, endpoint: &Endpoint, bind: &Bind, timeout: Durati
             (dn.clone(), contained(ldap.simple_bind(dn, password)).await)
         }
         Bind::External => ("SASL EXTERNAL".to_owned(), contained(ldap.sasl_external_bind()).await),
+        // Done, before `ldap3` had the connection.
+        Bind::Gssapi => return Ok(()),
     };
     let result = match answer {
         Some(Ok(result)) => result,
@@ -380,14 +402,19 @@ async fn bind(ldap: &mut Ldap, endpoint: &Endpoint, bind: &Bind, timeout: Durati
         }
         Some(Err(_)) | None => return Err(ConnectError::Closed { url: url(), doing: "binding" }),
     };
-    let (code, text) = (result.rc, result.text);
+    bind_result(&endpoint.url, &who, result.rc, result.text)
+}
+
+/// What the result of a bind means.
+pub(super) fn bind_result(url: &str, who: &str, code: u32, text: String) -> Result<(), ConnectError> {
+    let (url, bind_dn) = (url.to_owned(), who.to_owned());
     match code {
         0 => Ok(()),
-        8 | 13 => Err(ConnectError::NeedsTls { url: url(), bind_dn: who, code, text }),
-        48 | 49 => Err(ConnectError::WrongCredentials { url: url(), bind_dn: who, code, text }),
-        53 => Err(ConnectError::BindUnwilling { url: url(), bind_dn: who, text }),
-        51 | 52 => Err(ConnectError::ServerBusy { url: url(), code, text }),
-        _ => Err(ConnectError::BindFailed { url: url(), bind_dn: who, code, text }),
+        8 | 13 => Err(ConnectError::NeedsTls { url, bind_dn, code, text }),
+        48 | 49 => Err(ConnectError::WrongCredentials { url, bind_dn, code, text }),
+        53 => Err(ConnectError::BindUnwilling { url, bind_dn, text }),
+        51 | 52 => Err(ConnectError::ServerBusy { url, code, text }),
+        _ => Err(ConnectError::BindFailed { url, bind_dn, code, text }),
     }
 }
 
@@ -475,6 +502,12 @@ pub enum ConnectError {
     ServerBusy { url: String, code: u32, text: String },
     #[error("{url} refuses the bind of {bind_dn} with result {code}{}", said(text))]
     BindFailed { url: String, bind_dn: String, code: u32, text: String },
+    #[error("this program was built without Kerberos, and {url} is to be bound to by it")]
+    NoKerberos { url: String },
+    #[error("Kerberos at {url} needs TLS: the ticket is bound to the server's certificate")]
+    KerberosNeedsTls { url: String },
+    #[error("Kerberos gives no ticket for {url}: {problem}")]
+    Kerberos { url: String, problem: String },
 }
 
 fn said(text: &str) -> String {
@@ -493,6 +526,7 @@ impl ConnectError {
             | ConnectError::Unreachable { .. }
             | ConnectError::Timeout { .. }
             | ConnectError::Closed { .. }
+            | ConnectError::Kerberos { .. }
             | ConnectError::ServerBusy { .. } => Disposition::Retry,
             ConnectError::BadUrl { .. }
             | ConnectError::UnsupportedScheme { .. }
@@ -512,6 +546,8 @@ impl ConnectError {
             | ConnectError::WrongCredentials { .. }
             | ConnectError::BindUnwilling { .. }
             | ConnectError::NeedsTls { .. }
+            | ConnectError::NoKerberos { .. }
+            | ConnectError::KerberosNeedsTls { .. }
             | ConnectError::BindFailed { .. } => Disposition::Hold,
         }
     }
@@ -568,6 +604,15 @@ impl ConnectError {
             ),
             ConnectError::BindUnwilling { .. } | ConnectError::BindFailed { .. } => {
                 "check [directory] bind and bind_dn, and the directory server's log, then: homeward check".into()
+            }
+            ConnectError::NoKerberos { .. } => {
+                "build it with cargo build --release --features gssapi, or set [directory] bind = \"simple\", then: homeward check".into()
+            }
+            ConnectError::KerberosNeedsTls { .. } => {
+                "use ldaps:// in [directory] url, or tls.mode = \"starttls\", then: homeward check".into()
+            }
+            ConnectError::Kerberos { .. } => {
+                "see the keytab that KRB5_CLIENT_KTNAME names (klist -k), /etc/krb5.conf and the clock, then: homeward check".into()
             }
             ConnectError::NeedsTls { .. } => {
                 "use ldaps:// in [directory] url, or tls.mode = \"starttls\", then: homeward check".into()

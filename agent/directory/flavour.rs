@@ -31,6 +31,9 @@ const ROOT_DSE_ATTRIBUTES: &[&str] = &[
     "vendorName",
     "vendorVersion",
     "configContext",
+    "configurationNamingContext",
+    "domainFunctionality",
+    "forestFunctionality",
     "subschemaSubentry",
     "firstChangeNumber",
 ];
@@ -48,6 +51,11 @@ pub struct RootDse {
     pub vendor_version: Option<String>,
     /// OpenLDAP: where its configuration is, `cn=config`.
     pub config_context: Option<String>,
+    /// Active Directory: the partition with the forest's services, `CN=Configuration,DC=…`.
+    pub configuration: Option<String>,
+    /// Active Directory: msDS-Behavior-Version of domain and forest (MS-ADTS 6.1.4.4): 7 is Windows Server 2016.
+    pub domain_level: Option<u32>,
+    pub forest_level: Option<u32>,
     pub subschema: Option<String>,
     /// 389 DS: the oldest change that its retro changelog still has.
     pub first_change: Option<u64>,
@@ -79,6 +87,9 @@ impl RootDse {
             vendor_name: one("vendorname"),
             vendor_version: one("vendorversion"),
             config_context: one("configcontext"),
+            configuration: one("configurationnamingcontext"),
+            domain_level: one("domainfunctionality").and_then(|level| level.parse().ok()),
+            forest_level: one("forestfunctionality").and_then(|level| level.parse().ok()),
             subschema: one("subschemasubentry"),
             first_change: one("firstchangenumber").and_then(|number| number.parse().ok()),
         }

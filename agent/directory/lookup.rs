@@ -3,6 +3,7 @@
 
 use super::Entry;
 use super::connect::contained;
+use super::kerberos;
 use super::key::KeyAttribute;
 use super::range;
 use super::stream::controls::SHOW_DELETED;
@@ -114,6 +115,18 @@ pub async fn search(
 ) -> Result<Vec<Found>, LookupError> {
     let (found, complete) = search_some(ldap, base, scope, filter, attributes, limit).await?;
     if complete { Ok(found) } else { Err(LookupError::TooMany { base: base.to_owned(), limit }) }
+}
+
+/// As `search`; at most `limit` entries of perhaps more.
+pub async fn some(
+    ldap: &mut Ldap,
+    base: &str,
+    scope: Scope,
+    filter: &str,
+    attributes: &[&str],
+    limit: usize,
+) -> Result<Vec<Found>, LookupError> {
+    search_some(ldap, base, scope, filter, attributes, limit).await.map(|(found, _)| found)
 }
 
 /// As `search`; a full limit is an answer, told by `false`.
@@ -335,7 +348,11 @@ pub async fn own_entry(ldap: &mut Ldap, bind: &Bind) -> Result<Option<OwnEntry>,
     let bound = match bind {
         Bind::Simple { dn, .. } if told.is_none() && dn.contains('=') => Some(dn.clone()),
         Bind::Simple { dn, .. } if told.is_none() => account_dn(ldap, dn).await?,
-        Bind::Simple { .. } | Bind::Anonymous | Bind::External => None,
+        Bind::Gssapi if told.is_none() => match kerberos::principal().await {
+            Some(principal) => account_dn(ldap, &principal).await?,
+            None => None,
+        },
+        Bind::Simple { .. } | Bind::Anonymous | Bind::External | Bind::Gssapi => None,
     };
     match told.flatten().or(bound) {
         Some(dn) => Ok(Some(OwnEntry { readable: readable(ldap, &dn).await?, dn })),

@@ -7,6 +7,7 @@ pub mod connect;
 pub mod entry;
 pub mod flavour;
 pub mod guard;
+pub mod kerberos;
 pub mod key;
 pub mod lookup;
 pub mod range;

@@ -8,7 +8,10 @@ use super::key::KeyAttribute;
 use super::lookup::{LookupError, by_key};
 use super::{Entry, flavour};
 use crate::config::{Directory, WriteBackNames};
-use crate::model::{AttributeChange, ExpireResult, PasswordDate, UserRecord, Value, Write, WriteRefusal, WriteResult};
+use crate::model::{
+    AttributeChange, ExpireResult, PasswordDate, UserRecord, Value, Write, WriteRefusal, WriteResult,
+    deleted_reference, normalized_dn, plain_dn,
+};
 use crate::retry::Backoff;
 use ldap3::controls::{Assertion, MakeCritical as _, RawControl};
 use ldap3::{Ldap, LdapError, Mod};
@@ -229,7 +232,9 @@ fn modifications(write: &Write, object_class: Option<&str>) -> Vec<Mod<String>> 
     }
     for change in write.changes.iter().filter(|change| change.old != change.new) {
         if let Some(old) = &change.old {
-            mods.push(Mod::Delete(change.attribute.clone(), one(old)));
+            // A value that names a deleted object is not found under the name that it shows.
+            let old = deleted_reference(old).unwrap_or_else(|| old.clone());
+            mods.push(Mod::Delete(change.attribute.clone(), one(&old)));
         }
         if let Some(new) = &change.new {
             mods.push(Mod::Add(change.attribute.clone(), one(new)));
@@ -264,11 +269,15 @@ async fn modify(
     }
 }
 
-/// Servers compare these attributes without regard to ASCII case.
+/// Exactly: Active Directory compares these attributes with case. DNs are written in many ways.
 fn holds_old(entry: &Entry, change: &AttributeChange) -> bool {
     let values = entry.values(&change.attribute.to_ascii_lowercase());
+    let same_dn = |value: &[u8], old: &str| {
+        let value = std::str::from_utf8(value).unwrap_or_default();
+        old.contains('=') && normalized_dn(plain_dn(value)) == normalized_dn(old)
+    };
     match &change.old {
-        Some(old) => values.iter().any(|value| value.eq_ignore_ascii_case(old.as_bytes())),
+        Some(old) => values.iter().any(|value| value == old.as_bytes() || same_dn(value, old)),
         None => values.is_empty(),
     }
 }

@@ -174,6 +174,9 @@ impl Refusal {
     /// What to do about it, ending in a command.
     pub fn hint(&self) -> String {
         match self {
+            Refusal::ForeignValue { attribute, value } if value.contains(",CN=") || value.contains(",cn=") => format!(
+                "somebody else wrote {attribute}: clear it, or make it name a home; if a home server was renamed, correct dn in its [[home]] and reload; then: homeward problem retry ID"
+            ),
             Refusal::ForeignValue { attribute, .. } => format!(
                 "somebody else wrote {attribute}; clear it, or make it name a configured home, then: homeward problem retry ID"
             ),
@@ -195,7 +198,9 @@ impl Refusal {
                 "leave one valid primary address in the directory; it is looked at again by itself, see: homeward problem show ID".into()
             }
             Refusal::HomeGone { home } => {
-                format!("put home {home} back into the configuration, or: homeward home drain {home}")
+                format!(
+                    "put home {home} back (its [[home]], or its virtual server object), or: homeward home drain {home}"
+                )
             }
             Refusal::NoSuchHome { .. } => "correct the name in the configuration, then: homeward check".into(),
             Refusal::NoImDomain => "set [im] domain, or im_domain in the rule, then: systemctl reload homeward".into(),
@@ -217,7 +222,9 @@ impl fmt::Display for Refusal {
                 write!(f, "the address {address} holds {character:?}, which the directory's syntax refuses")
             }
             Refusal::BadMail { value } => write!(f, "\"{value}\" is no usable primary mail address"),
-            Refusal::HomeGone { home } => write!(f, "lives at home {home}, which the configuration no longer names"),
+            Refusal::HomeGone { home } => {
+                write!(f, "lives at home {home}, which neither the configuration nor the directory names any more")
+            }
             Refusal::NoSuchHome { home } => write!(f, "no home is called {home}"),
             Refusal::NoImDomain => f.write_str("no IM domain is given, and DNS does not decide"),
             Refusal::BadEntry { problem } => write!(f, "the entry cannot be used: {problem}"),

@@ -1,6 +1,6 @@
 //! A home server: what the configuration says of it, what the operator wishes, what we see.
 
-use super::Timestamp;
+use super::{Timestamp, UserKey};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -90,10 +90,56 @@ pub enum Online {
     Unknown,
 }
 
+/// The object that stands for a home where the directory names homes by DN.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum HomeObject {
+    /// Homes are named by their ids.
+    #[default]
+    NotNeeded,
+    /// It was there when it was looked for last, or it was not looked for.
+    There,
+    /// It is not where it should be: nobody can be sent there.
+    Missing,
+    /// The configuration does not say which it is.
+    NotNamed,
+}
+
+/// A virtual server object (class msExchProtocolCfgIMVirtualServer) as the directory has it now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VirtualServer {
+    /// objectGUID: it stays when the object is renamed or moved.
+    pub guid: UserKey,
+    pub dn: String,
+    pub cn: String,
+    /// msExchIMHostName, else msExchIMServerName; lower case. `None`: neither is a host name.
+    pub host: Option<String>,
+    /// msExchIMServerHostsUsers: a home server. Else a router.
+    pub hosts_users: bool,
+}
+
+/// The same, with what is remembered of it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KnownServer {
+    pub guid: UserKey,
+    /// Given at first sight, and kept whatever the object is called later: rules and standings name it.
+    pub id: HomeId,
+    pub dn: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former_dns: Vec<String>,
+    pub host: Option<String>,
+    pub hosts_users: bool,
+    /// Not in the last answer: deleted, or no longer to be read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub missing: bool,
+}
+
 /// One home with everything placement looks at.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HomeState {
     pub home: Home,
+    pub object: HomeObject,
+    /// DNs that its object had: a renamed one is the same, and a record read before still has the old name.
+    pub former_dns: Vec<String>,
     /// False: users live there, but the configuration no longer names it. Treated as cordoned.
     pub configured: bool,
     pub wish: AdminState,

@@ -227,6 +227,37 @@ pub fn normalized_dn(dn: &str) -> String {
     out
 }
 
+/// A DN without the identities that Active Directory puts in front of it in extended form: `<GUID=…>;<SID=…>;CN=…`
+/// (MS-ADTS 3.1.1.3.4.1.5). Other text stays as it is.
+pub fn plain_dn(value: &str) -> &str {
+    let mut rest = value;
+    while rest.starts_with("<GUID=") || rest.starts_with("<SID=") {
+        match rest.split_once(">;") {
+            Some((_, after)) => rest = after,
+            None => return value,
+        }
+    }
+    rest
+}
+
+/// The name that a deleted object had, from the DN of what is left of it: `CN=im1\0ADEL:<GUID>,CN=Deleted Objects,…`
+/// (MS-ADTS 3.1.1.5.5). `None`: a DN of something that is there.
+pub fn deleted_name(dn: &str) -> Option<&str> {
+    let (before, after) = dn.split_once("\\0ADEL:").or_else(|| dn.split_once("\\0adel:"))?;
+    let below =
+        after.split_once(',').is_some_and(|(_, parent)| normalized_dn(parent).starts_with("cn=deleted objects,"));
+    let (_, name) = before.split_once('=')?;
+    (below && !name.contains(',')).then_some(name)
+}
+
+/// `<GUID=…>` for a deleted object (MS-ADTS 3.1.1.3.1.2.4): domain controllers take what is left of one by no other name.
+pub fn deleted_reference(dn: &str) -> Option<String> {
+    deleted_name(dn)?;
+    let (_, after) = dn.split_once(":")?;
+    let (guid, _) = after.split_once(',')?;
+    uuid::Uuid::parse_str(guid).ok().map(|guid| format!("<GUID={}>", guid.hyphenated()))
+}
+
 /// Whether `dn` is `base` or below it; both normalized.
 pub fn is_below_or_equal(dn: &str, base: &str) -> bool {
     base.is_empty()
@@ -244,6 +275,26 @@ mod tests {
         record.set("cn", vec![Value::Text("Zoë \"Z\"\u{1}".into()), Value::from_bytes(&[0xff, 0])]);
         let json = serde_json::to_string(&record).unwrap();
         assert_eq!(serde_json::from_str::<UserRecord>(&json).unwrap(), record);
+    }
+
+    #[test]
+    fn an_extended_dn_is_read_without_its_identities() {
+        let plain = "CN=im1,CN=Services,DC=x";
+        assert_eq!(plain_dn(plain), plain);
+        assert_eq!(plain_dn("<GUID=0a1b>;CN=im1,CN=Services,DC=x"), plain);
+        assert_eq!(plain_dn("<GUID=0a1b>;<SID=0105>;CN=im1,CN=Services,DC=x"), plain);
+        assert_eq!(plain_dn("<GUID=0a1b>"), "<GUID=0a1b>", "nothing but an identity is no DN to compare");
+        assert_eq!(plain_dn("im1"), "im1");
+    }
+
+    #[test]
+    fn a_deleted_object_is_told_by_its_dn() {
+        let deleted = "CN=im 9\\0ADEL:7e2435f0-e6b4-11f1-8772-828952d2b5a7,CN=Deleted Objects,CN=Configuration,DC=x";
+        assert_eq!(deleted_name(deleted), Some("im 9"));
+        assert_eq!(deleted_reference(deleted).as_deref(), Some("<GUID=7e2435f0-e6b4-11f1-8772-828952d2b5a7>"));
+        for living in ["CN=im9,CN=Services,DC=x", "CN=im9\\0ADEL:7e,CN=Services,DC=x", "im9", "", "CN=a\\0ADEL:7e"] {
+            assert_eq!((deleted_name(living), deleted_reference(living)), (None, None), "{living}");
+        }
     }
 
     #[test]

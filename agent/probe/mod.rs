@@ -1,7 +1,9 @@
-//! Asking the world what decisions rest on: DNS for SRV records, homes for their load and health.
+//! Asking the world what decisions rest on: DNS for SRV records, homes for their load and health, and Active Directory
+//! for its virtual server objects.
 //! Nothing here decides, stores or keeps time: each question is asked once and its answer handed back as a value.
 
 pub mod load;
+pub mod servers;
 pub mod srv;
 
 use crate::error::{Disposition, Hint};

@@ -1091,6 +1091,22 @@ pub fn fact(db: &Connection, name: &str) -> Result<Option<(String, Timestamp)>> 
         .named("fact")
 }
 
+const SERVERS: &str = "servers";
+
+/// The virtual server objects of the directory, as far as they are known; `None`: nobody has read them yet.
+pub fn servers(db: &Connection) -> Result<Option<Vec<KnownServer>>> {
+    let Some((text, _)) = fact(db, SERVERS)? else { return Ok(None) };
+    serde_json::from_str(&text)
+        .map(Some)
+        .map_err(|error| StoreError::BadRow { what: "servers", problem: error.to_string() })
+}
+
+pub fn put_servers(db: &Connection, servers: &[KnownServer], now: Timestamp) -> Result<bool> {
+    let text = serde_json::to_string(servers)
+        .map_err(|error| StoreError::BadRow { what: "servers", problem: error.to_string() })?;
+    put_fact(db, SERVERS, &text, now)
+}
+
 pub fn srv_facts(db: &Connection) -> Result<Vec<SrvFact>> {
     let mut statement = db.prepare_cached("select fact from srv order by domain").named("srv_facts")?;
     let rows = statement.query_map([], |row| row.get::<_, String>(0)).named("srv_facts")?;

@@ -288,6 +288,29 @@ pub fn home_up(home: &HomeId) {
     info!(line = "home.up", home.id = %home, "home server {home} answers again");
 }
 
+/// A virtual server object that hosts users, found in the directory.
+pub fn home_appeared(home: &HomeId, host: &str, capacity: u32) {
+    info!(line = "home.appeared", home.id = %home, home.host = host, capacity, "home server {home} ({host}) is found in the directory: {capacity} users can live there");
+}
+
+/// Its virtual server object is not in the directory any more, or cannot be read.
+pub fn home_disappeared(home: &HomeId, users: u32) {
+    warn!(line = "home.disappeared", home.id = %home, users, hint = "homeward home list", "home server {home} is no longer found in the directory: nobody new is sent there; its {users} users stay until their entries say that it was deleted: homeward home list");
+}
+
+/// Something about a virtual server object that an operator should know.
+pub fn home_doubted(text: &str, hint: &str) {
+    warn!(line = "home.doubted", text, hint, "{text}; {hint}");
+}
+
+/// What is known of them stays.
+pub fn homes_unknown(error: &str, hint: &str) {
+    warn!(
+        line = "homes.unknown",
+        error, hint, "the home servers cannot be read from the directory: {error}; those known stay; {hint}"
+    );
+}
+
 // DNS
 
 /// Users of the domain wait; nobody gets an address for it.

@@ -1,6 +1,6 @@
 //! Home servers as other programs read them.
 
-use crate::model::{AdminState, Health, HomeId, HomeState, Online};
+use crate::model::{AdminState, Health, HomeId, HomeObject, HomeState, Online};
 use serde::Serialize;
 
 /// A home as other programs read it.
@@ -15,8 +15,10 @@ pub struct HomeView {
     pub health: Health,
     /// Users online, where that is known and fresh.
     pub online: Option<u32>,
-    /// False: users live there, but the configuration no longer names it.
+    /// False: users live there, but neither the configuration nor the directory names it any more.
     pub configured: bool,
+    /// Its virtual server object, where the directory names homes by DN: there, missing, or not-named.
+    pub object: Option<&'static str>,
 }
 
 impl HomeView {
@@ -33,6 +35,12 @@ impl HomeView {
                 Online::NotMeasured | Online::Stale { .. } | Online::Unknown => None,
             },
             configured: state.configured,
+            object: match state.object {
+                HomeObject::NotNeeded => None,
+                HomeObject::There => Some("there"),
+                HomeObject::Missing => Some("missing"),
+                HomeObject::NotNamed => Some("not-named"),
+            },
         }
     }
 }

@@ -102,11 +102,14 @@ impl Reader {
         Ok(worker::read_world(db, &self.settings, self.now)?)
     }
 
-    /// A configured home.
-    pub fn home(&self, name: &str) -> Result<HomeId, ViewError> {
-        let homes = &self.config.homes;
-        homes.iter().find(|home| home.id.0.eq_ignore_ascii_case(name)).map(|home| home.id.clone()).ok_or_else(|| {
-            ViewError::NoSuchHome { name: name.to_owned(), known: homes.iter().map(|home| home.id.0.clone()).collect() }
+    /// A home where users can be sent: one that is configured, or found in the directory.
+    pub fn home(&self, db: &Connection, name: &str) -> Result<HomeId, ViewError> {
+        let fleet = self.world(db)?.fleet;
+        let homes: Vec<HomeId> =
+            fleet.homes.into_iter().filter(|state| state.configured).map(|state| state.home.id).collect();
+        homes.iter().find(|id| id.0.eq_ignore_ascii_case(name)).cloned().ok_or_else(|| ViewError::NoSuchHome {
+            name: name.to_owned(),
+            known: homes.into_iter().map(|id| id.0).collect(),
         })
     }
 

@@ -27,14 +27,17 @@ pub fn plan_write(standing: &Standing, world: &World, now: Timestamp) -> Option<
             ownership::Ownership::Ours => (WriteBackValues::default(), None),
             ownership::Ownership::Nothing
             | ownership::Ownership::Adoptable(_)
+            | ownership::Ownership::Orphan(_)
             | ownership::Ownership::Foreign { .. } => return None,
         },
     };
+    let home_is_there = ownership::same_home(&found.home, &desired.home, &world.fleet);
+    let home = if home_is_there { found.home.clone() } else { desired.home };
     let pairs = [
         (&names.address, found.address, desired.address),
         (&names.url, found.url, desired.url),
         (&names.home_url, found.home_url, desired.home_url),
-        (&names.home, found.home, desired.home),
+        (&names.home, found.home, home),
     ];
     let mut gains = false;
     let changes: Vec<AttributeChange> = pairs

@@ -248,11 +248,12 @@ impl Core {
 
         let found = ownership::found(&standing.record, &self.world.policy.names);
         let desired = ownership::desired(&assignment, &self.world);
-        let in_place = same_values(&found, &desired);
+        let in_place = ownership::same_values(&found, &desired, &self.world.fleet);
         standing.updated_at = now;
         if in_place && (expire.is_none() || !self.settings.enforce) {
             // Nothing to write: it is there, by us or by those before us. What was on its way when we were killed is ours.
-            let taken_over = change == Change::Adopted || same_values(&standing.applied, &desired);
+            let taken_over =
+                change == Change::Adopted || ownership::same_values(&standing.applied, &desired, &self.world.fleet);
             standing.applied = found;
             standing.leaving = None;
             standing.status = enabled_status(digest);
@@ -321,10 +322,17 @@ impl Core {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let key = standing.key;
-        if let ownership::Ownership::Adoptable(assignment) = ownership::of(&standing, &self.world, now) {
-            standing.applied = ownership::found(&standing.record, &self.world.policy.names);
-            standing.leaving = Some(assignment.home.clone());
-            standing.reserved = Some(assignment);
+        match ownership::of(&standing, &self.world, now) {
+            ownership::Ownership::Adoptable(assignment) => {
+                standing.applied = ownership::found(&standing.record, &self.world.policy.names);
+                standing.leaving = Some(assignment.home.clone());
+                standing.reserved = Some(assignment);
+            }
+            ownership::Ownership::Orphan(assignment) => {
+                standing.applied = ownership::found(&standing.record, &self.world.policy.names);
+                standing.reserved = Some(assignment);
+            }
+            ownership::Ownership::Nothing | ownership::Ownership::Ours | ownership::Ownership::Foreign { .. } => {}
         }
         standing.version += 1;
         standing.released_at = Some(now);
@@ -462,12 +470,4 @@ pub(super) fn enabled_status(digest: DigestReadiness) -> Status {
         DigestReadiness::ResetRequired => Status::AwaitingPassword,
         DigestReadiness::NotRequired | DigestReadiness::Ready | DigestReadiness::Unknown => Status::Enabled,
     }
-}
-
-pub(super) fn same_values(found: &WriteBackValues, desired: &WriteBackValues) -> bool {
-    use ownership::same;
-    same(&found.address, &desired.address)
-        && same(&found.url, &desired.url)
-        && same(&found.home_url, &desired.home_url)
-        && same(&found.home, &desired.home)
 }

@@ -5,6 +5,7 @@ use super::{CHUNK, Core, Said, Settings, Sighting};
 use crate::config::Flavour;
 use crate::decide::guard;
 use crate::decide::policy::Policy;
+use crate::decide::servers::{self, Effective};
 use crate::model::*;
 use crate::probe::load;
 use crate::store::StoreError;
@@ -54,19 +55,33 @@ pub(super) fn note_settings(
     for (name, value) in everyone {
         changed |= db::put_fact(db, name, value, now)?;
     }
-    let anybody = db::standing_count(db)? > 0;
-    let recheck = |about| if anybody { db::put_recheck(db, &about) } else { Ok(()) };
-    if changed {
-        recheck(About::Everyone)?;
+    if changed && db::standing_count(db)? > 0 {
+        db::put_recheck(db, &About::Everyone)?;
     }
     if db::meta(db, "outcome_epoch")?.is_none() {
         db::set_meta(db, "outcome_epoch", &now.0.to_string())?;
     }
     db::put_fact(db, FLAVOUR, settings.flavour.as_str(), now)?;
+    note_homes(db, settings, now)
+}
+
+/// The homes that count now, with the objects that stand for them.
+fn homes(settings: &Settings, known: &[KnownServer]) -> Vec<Effective> {
+    servers::homes(&settings.homes, settings.discovery, known, settings.home_takes_dn)
+}
+
+/// Compares the homes with those last known, and makes due those whose decision rests on what changed.
+fn note_homes(db: &Connection, settings: &Settings, now: Timestamp) -> Result<(), StoreError> {
+    let anybody = db::standing_count(db)? > 0;
+    let recheck = |about| if anybody { db::put_recheck(db, &about) } else { Ok(()) };
     let mut fleet_changed = false;
-    for home in &settings.homes {
+    let homes = homes(settings, &db::servers(db)?.unwrap_or_default());
+    for Effective { home, object, .. } in &homes {
         db::put_home(db, home)?;
-        let value = format!("{home:?}");
+        let value = match object {
+            HomeObject::NotNeeded | HomeObject::There => format!("{home:?}"),
+            HomeObject::Missing | HomeObject::NotNamed => format!("{home:?} {object:?}"),
+        };
         let name = format!("home:{}", home.id);
         let known = db::fact(db, &name)?.is_some_and(|(value, _)| value != "gone");
         if db::put_fact(db, &name, &value, now)? {
@@ -77,7 +92,7 @@ pub(super) fn note_settings(
         }
     }
     for row in db::homes(db)? {
-        if settings.homes.iter().any(|home| home.id.0 == row.id) {
+        if homes.iter().any(|effective| effective.home.id.0 == row.id) {
             continue;
         }
         if db::put_fact(db, &format!("home:{}", row.id), "gone", now)? {
@@ -95,27 +110,38 @@ pub(super) fn note_settings(
 
 /// All homes with what the store knows of them. A home that is no longer configured stays while users live there.
 pub(super) fn fleet(db: &Connection, settings: &Settings, now: Timestamp) -> Result<Fleet, StoreError> {
+    fleet_of(db, settings, &db::servers(db)?.unwrap_or_default(), now)
+}
+
+/// The same, with the virtual servers as somebody has just read them.
+pub(super) fn fleet_of(
+    db: &Connection,
+    settings: &Settings,
+    known: &[KnownServer],
+    now: Timestamp,
+) -> Result<Fleet, StoreError> {
     let rows = db::homes(db)?;
-    let mut homes: Vec<HomeState> = settings
-        .homes
-        .iter()
-        .map(|home| {
-            let row = rows.iter().find(|row| row.id == home.id.0).cloned().unwrap_or_default();
-            state_of(home.clone(), true, &row, settings, now)
+    let mut homes: Vec<HomeState> = homes(settings, known)
+        .into_iter()
+        .map(|effective| {
+            let row = rows.iter().find(|row| row.id == effective.home.id.0).cloned().unwrap_or_default();
+            state_of(effective, true, &row, settings, now)
         })
         .collect();
     for row in &rows {
-        if row.assigned > 0 && !settings.homes.iter().any(|home| home.id.0 == row.id) {
+        if row.assigned > 0 && !homes.iter().any(|state| state.home.id.0 == row.id) {
             // Its host stays known: the URLs of those who live there are still what they were.
             let Some(home) = row.config.clone() else { continue };
-            homes.push(state_of(home, false, row, settings, now));
+            let object = if settings.home_takes_dn { HomeObject::Missing } else { HomeObject::NotNeeded };
+            homes.push(state_of(Effective { home, object, former_dns: Vec::new() }, false, row, settings, now));
         }
     }
     homes.sort_by(|a, b| a.home.id.cmp(&b.home.id));
     Ok(Fleet { homes })
 }
 
-fn state_of(home: Home, configured: bool, row: &HomeRow, settings: &Settings, now: Timestamp) -> HomeState {
+fn state_of(effective: Effective, configured: bool, row: &HomeRow, settings: &Settings, now: Timestamp) -> HomeState {
+    let Effective { home, object, former_dns } = effective;
     let online = match home.load {
         None => Online::NotMeasured,
         Some(_) => load::online_state(row.online, now, settings.load_stale_after),
@@ -125,7 +151,7 @@ fn state_of(home: Home, configured: bool, row: &HomeRow, settings: &Settings, no
         (Some(_), Some((health, at))) if now.since(at) <= HEALTH_STALE => health,
         (Some(_), _) => Health::Unknown,
     };
-    HomeState { home, configured, wish: row.wish, health, online, assigned: row.assigned }
+    HomeState { home, object, former_dns, configured, wish: row.wish, health, online, assigned: row.assigned }
 }
 
 impl Core {
@@ -289,7 +315,45 @@ impl Core {
                     _ => {}
                 }
             }
+            Sighting::Servers(seen) => self.take_servers(&seen, now)?,
         }
+        Ok(())
+    }
+
+    /// The virtual server objects as they are now. One that disappears takes no newcomers; whether it was deleted shows in
+    /// the entries of those who live there, and no event tells them: so everything is compared.
+    fn take_servers(&mut self, seen: &[VirtualServer], now: Timestamp) -> Result<(), StoreError> {
+        let before = db::servers(&self.db)?.unwrap_or_default();
+        let (configured, discovery) = (self.settings.homes.clone(), self.settings.discovery);
+        let lived_in = |id: &HomeId| self.world.fleet.get(id).is_some_and(|state| state.assigned > 0);
+        let mut known = servers::merge(&before, seen, &configured);
+        known.retain(|server| !server.missing || lived_in(&server.id));
+        if known == before {
+            return Ok(());
+        }
+        let odd = servers::doubts(&configured, discovery, &before);
+        let news = servers::doubts(&configured, discovery, &known).into_iter().filter(|doubt| !odd.contains(doubt));
+        self.step.said.extend(news.map(|doubt| Said::HomeDoubted { text: doubt.text, hint: doubt.hint }));
+        self.flush_homes()?;
+        db::put_servers(&self.db, &known, now)?;
+        note_homes(&self.db, &self.settings, now)?;
+        let fleet = fleet(&self.db, &self.settings, now)?;
+        let fleet_before = std::mem::replace(&mut self.world.fleet, fleet);
+        let counts = |state: &HomeState| state.configured && state.object != HomeObject::Missing;
+        for state in self.world.fleet.homes.iter().filter(|state| counts(state)) {
+            if !fleet_before.get(&state.home.id).is_some_and(counts) {
+                let (home, host) = (state.home.id.clone(), state.home.host.clone());
+                self.step.said.push(Said::HomeAppeared { home, host, capacity: state.home.capacity });
+            }
+        }
+        for state in fleet_before.homes.iter().filter(|state| counts(state)) {
+            let home = state.home.id.clone();
+            if !self.world.fleet.get(&home).is_some_and(counts) {
+                self.step.sweep |= state.assigned > 0;
+                self.step.said.push(Said::HomeDisappeared { home, users: state.assigned });
+            }
+        }
+        self.step.busy = true;
         Ok(())
     }
 }

@@ -12,11 +12,12 @@ mod settings;
 pub mod wishes;
 
 pub use due::known_flavour;
-pub use settings::read_world;
+pub use settings::{read_fleet, read_world};
 
 use crate::config::Flavour;
 use crate::decide::guard::Limits;
 use crate::decide::policy::Policy;
+use crate::decide::servers::Discovery;
 use crate::decide::{World, ownership};
 use crate::model::*;
 use crate::retry;
@@ -36,7 +37,12 @@ pub struct Settings {
     pub policy: Policy,
     /// Text that changes when the rules do; stored, and compared at start.
     pub policy_fingerprint: String,
+    /// As configured. With discovery a part of one is enough: host and capacity may be empty.
     pub homes: Vec<Home>,
+    /// Homes are found in the directory too.
+    pub discovery: Option<Discovery>,
+    /// The directory names a home by the DN of its virtual server object.
+    pub home_takes_dn: bool,
     pub enforce: bool,
     pub guard: Limits,
     /// A certain SRV answer that contradicts the last must hold this long.
@@ -81,8 +87,17 @@ pub struct Input {
 /// What a probe saw of a home.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Sighting {
-    Online { home: HomeId, users: u32 },
-    Health { home: HomeId, up: bool, why: Option<String> },
+    Online {
+        home: HomeId,
+        users: u32,
+    },
+    Health {
+        home: HomeId,
+        up: bool,
+        why: Option<String>,
+    },
+    /// The virtual server objects of the directory, all of them. None at all is no answer.
+    Servers(Vec<VirtualServer>),
 }
 
 /// What a step leaves to be done after its commit.
@@ -119,6 +134,9 @@ pub enum Said {
     HomeDown { home: HomeId, why: String },
     HomeUp { home: HomeId },
     HomeFull { home: HomeId, capacity: u32 },
+    HomeAppeared { home: HomeId, host: String, capacity: u32 },
+    HomeDisappeared { home: HomeId, users: u32 },
+    HomeDoubted { text: String, hint: String },
     WishTaken { who: String, what: String, result: String },
 }
 

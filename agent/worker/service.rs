@@ -488,6 +488,12 @@ fn change_of(row: FeedRow) -> UserChange {
     }
 }
 
+/// What a step said before the service runs.
+pub fn say_all(said: Vec<Said>) {
+    let now = Timestamp::now();
+    said.into_iter().for_each(|said| say(said, now));
+}
+
 /// Every operator line is said here, after the commit of what it tells.
 fn say(said: Said, now: Timestamp) {
     match said {
@@ -507,6 +513,9 @@ fn say(said: Said, now: Timestamp) {
         Said::Inherited { key, from } => lines::user_inherited(key, from),
         Said::HomeDown { home, why } => lines::home_down(&home, &why),
         Said::HomeUp { home } => lines::home_up(&home),
+        Said::HomeAppeared { home, host, capacity } => lines::home_appeared(&home, &host, capacity),
+        Said::HomeDisappeared { home, users } => lines::home_disappeared(&home, users),
+        Said::HomeDoubted { text, hint } => lines::home_doubted(&text, &hint),
         Said::HomeFull { home, capacity } => lines::home_full(&home, capacity),
         Said::WishTaken { who, what, result } => lines::wish_taken(&who, &what, &result),
     }

@@ -1,11 +1,12 @@
 //! The configuration as the worker needs it, and the world as the store has it.
 
 use super::{Settings, due};
-use crate::config::{Config, Mode};
+use crate::config::{Config, Flavour, Mode};
 use crate::decide::World;
 use crate::decide::filter::Filter;
 use crate::decide::guard::Limits;
 use crate::decide::policy::{DigestPolicy, ImPolicy, Names, Policy, Rule};
+use crate::decide::servers;
 use crate::directory::flavour::FlavourProfile;
 use crate::model::*;
 use crate::store::StoreError;
@@ -13,10 +14,17 @@ use crate::store::enablement as db;
 use rusqlite::Connection;
 use std::time::Duration;
 
+/// The attribute of a user that takes the DN of a virtual server object. Any other takes the id.
+const VIRTUAL_SERVER: &str = "msExchIMVirtualServer";
 /// A load figure that was not renewed for so long is stale.
 const LOAD_STALE_AFTER: Duration = Duration::from_secs(120);
 
 impl Settings {
+    /// Whether the virtual server objects of the directory matter: they are homes, or stand for some.
+    pub fn needs_servers(&self) -> bool {
+        self.discovery.is_some() || self.home_takes_dn && self.homes.iter().any(|home| home.dn.is_some())
+    }
+
     /// `config` is checked: its filters parse, its homes exist.
     pub fn of(config: &Config, profile: &FlavourProfile) -> Settings {
         let lower = |text: &str| text.to_ascii_lowercase();
@@ -37,12 +45,11 @@ impl Settings {
         let rules = config.policies.iter().filter_map(|rule| {
             // Checked when the configuration was read.
             let matches = Filter::parse(&rule.matches).ok()?;
-            let homes = config
-                .homes
-                .iter()
-                .filter(|home| rule.homes.iter().any(|name| *name == home.id.0 || home.tags.contains(name)))
-                .map(|home| home.id.clone())
-                .collect();
+            let named = |home: &&Home| rule.homes.iter().any(|name| *name == home.id.0 || home.tags.contains(name));
+            let mut homes: Vec<HomeId> = config.homes.iter().filter(named).map(|home| home.id.clone()).collect();
+            // What names no configured home is the id of one that is found in the directory.
+            let configured = |name: &&String| config.homes.iter().any(|h| h.id.0 == **name || h.tags.contains(name));
+            homes.extend(rule.homes.iter().filter(|name| !configured(name)).map(|name| HomeId(name.clone())));
             Some(Rule {
                 name: rule.name.clone(),
                 matches: if rule.nested { matches.with_nested_membership() } else { matches },
@@ -77,6 +84,9 @@ impl Settings {
             policy,
             policy_fingerprint: config.policy_fingerprint(),
             homes: config.homes.clone(),
+            discovery: config.discovery,
+            home_takes_dn: profile.flavour == Flavour::ActiveDirectory
+                && write_back.home.eq_ignore_ascii_case(VIRTUAL_SERVER),
             enforce: config.agent.mode == Mode::Enforce,
             guard: Limits {
                 releases: config.guard.releases,
@@ -89,6 +99,17 @@ impl Settings {
             retention: config.queue.retention,
         }
     }
+}
+
+/// The homes as they count with the virtual servers that were read just now.
+pub fn read_fleet(
+    db: &Connection,
+    settings: &Settings,
+    seen: &[VirtualServer],
+    now: Timestamp,
+) -> Result<Fleet, StoreError> {
+    let known = servers::merge(&db::servers(db)?.unwrap_or_default(), seen, &settings.homes);
+    due::fleet_of(db, settings, &known, now)
 }
 
 /// The world as the store has it, for those who only read: plan, explain, status.

@@ -49,6 +49,7 @@ pub struct Agent {
     extra: String,
     state: Option<PathBuf>,
     clock: Option<PathBuf>,
+    environment: Vec<(String, String)>,
     child: Option<Child>,
 }
 
@@ -72,6 +73,7 @@ impl Agent {
             extra: String::new(),
             state: None,
             clock: None,
+            environment: Vec::new(),
             child: None,
         };
         agent.write();
@@ -91,6 +93,12 @@ impl Agent {
     pub fn authorities(mut self, file: &Path) -> Agent {
         self.tls = format!("tls = {{ ca_file = \"{}\" }}\n", file.display());
         self.write();
+        self
+    }
+
+    /// More environment variables for the program.
+    pub fn environment(mut self, variables: Vec<(String, String)>) -> Agent {
+        self.environment = variables;
         self
     }
 
@@ -227,6 +235,7 @@ impl Agent {
                 .env("FAKETIME_TIMESTAMP_FILE", self.dir.path().join("clock"))
                 .envs([("FAKETIME_NO_CACHE", "1"), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")]);
         }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 

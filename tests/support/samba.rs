@@ -49,6 +49,7 @@ pub enum Model {
 #[derive(Default)]
 pub struct Builder {
     model: Model,
+    kdc: bool,
 }
 
 impl Builder {
@@ -57,11 +58,17 @@ impl Builder {
         self
     }
 
+    /// Gives out Kerberos tickets too.
+    pub fn kdc(mut self) -> Self {
+        self.kdc = true;
+        self
+    }
+
     /// Panics, with what to do, where the server cannot be started.
     pub fn start(self) -> Samba {
         needs();
         let template = template();
-        let samba = Samba::on_a_free_address(self.model);
+        let samba = Samba::on_a_free_address(self.model, self.kdc);
         untar(&template, samba.dir.path());
         samba.configure();
         samba.launch();
@@ -73,6 +80,7 @@ impl Builder {
 pub struct Samba {
     address: Address,
     model: Model,
+    kdc: bool,
     child: Mutex<Option<Child>>,
     dir: tempfile::TempDir,
 }
@@ -88,12 +96,12 @@ impl Samba {
         Builder::default()
     }
 
-    fn on_a_free_address(model: Model) -> Samba {
+    fn on_a_free_address(model: Model, kdc: bool) -> Samba {
         remove_leftovers();
         // A path of at most 75 characters: unix sockets lie below.
         let prefix = format!("hw-samba-{}-", std::process::id());
         let dir = tempfile::Builder::new().prefix(&prefix).tempdir_in("/tmp").expect("a temporary directory");
-        Samba { address: Address::free(), model, child: Mutex::new(None), dir }
+        Samba { address: Address::free(), model, kdc, child: Mutex::new(None), dir }
     }
 
     pub fn ip(&self) -> &str {
@@ -250,6 +258,34 @@ impl Samba {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// A keytab of an account, and a `krb5.conf` that finds this KDC; the DC takes tickets for its address. The two as
+    /// environment variables of the Kerberos library.
+    pub fn kerberos(&self, account: &str) -> Vec<(String, String)> {
+        self.modify(&format!(
+            "dn: CN=DC1,OU=Domain Controllers,{SUFFIX}\nchangetype: modify\nadd: servicePrincipalName\n\
+             servicePrincipalName: ldap/{}\n",
+            self.ip()
+        ));
+        let keytab = self.path("agent.keytab");
+        let mut export = Command::new("samba-tool");
+        export.args(["domain", "exportkeytab"]).arg(&keytab).arg(format!("--principal={account}"));
+        let output = run_in(export.arg("-s").arg(self.path("etc/smb.conf")), "");
+        assert!(output.status.success(), "exportkeytab: {}", String::from_utf8_lossy(&output.stderr));
+        let conf = self.path("krb5.conf");
+        let text = format!(
+            "[libdefaults]\ndefault_realm = EXAMPLE.COM\ndns_lookup_realm = false\ndns_lookup_kdc = false\n\
+             dns_canonicalize_hostname = false\nrdns = false\n[realms]\nEXAMPLE.COM = {{\n  kdc = {}\n}}\n",
+            self.ip()
+        );
+        fs::write(&conf, text).expect("writing krb5.conf");
+        let variable = |name: &str, value: String| (name.to_owned(), value);
+        vec![
+            variable("KRB5_CONFIG", conf.display().to_string()),
+            variable("KRB5_CLIENT_KTNAME", format!("FILE:{}", keytab.display())),
+            variable("KRB5CCNAME", "MEMORY:homeward".into()),
+        ]
+    }
+
     /// Gives an account the rights of `grant.py` on these containers.
     pub fn grant(&self, account: &str, containers: &[&str]) {
         let mut command = Command::new("/usr/bin/python3");
@@ -303,7 +339,7 @@ impl Samba {
     /// Another domain controller of the same domain, as it is restored from a backup of this one: the same users by the same
     /// GUIDs, numbers and an invocationId of its own. It stands on its own: nothing is replicated.
     pub fn twin(&self) -> Samba {
-        let twin = Samba::on_a_free_address(self.model);
+        let twin = Samba::on_a_free_address(self.model, self.kdc);
         let target = |folder: &Path| format!("--targetdir={}", folder.display());
         let backup = twin.path("backup");
         fs::create_dir_all(&backup).expect("a folder for the backup");
@@ -338,8 +374,9 @@ impl Samba {
         write_certificate(&self.path("tls"), &self.address.ip);
         let mut conf = String::from(
             "[global]\nworkgroup = EXAMPLE\nrealm = EXAMPLE.COM\nnetbios name = DC1\n\
-             server role = active directory domain controller\nserver services = ldap\ndisable netbios = yes\n",
+             server role = active directory domain controller\ndisable netbios = yes\n",
         );
+        let _ = writeln!(conf, "server services = ldap{}", if self.kdc { ", kdc" } else { "" });
         // With a mask of /32 Samba takes the address for a network, and binds nothing.
         let _ = write!(conf, "interfaces = {}/8\nbind interfaces only = yes\n", self.address.ip);
         for (setting, place) in [
@@ -504,7 +541,7 @@ fn template() -> PathBuf {
 }
 
 fn make_template(path: &Path) {
-    let samba = Samba::on_a_free_address(Model::Single);
+    let samba = Samba::on_a_free_address(Model::Single, false);
     let dir = samba.dir.path();
     fs::create_dir_all(dir.join("etc")).expect("a folder for the configuration");
     // Without a configuration of its own, provisioning reads the machine's, and puts its real addresses into the domain.

@@ -85,7 +85,7 @@ fn act_of(c: &Reader, ask: &Ask) -> Result<Option<Act>, ViewError> {
             home(AdminState::Active, "activate", "let users live at", "Newcomers may be given a place there again.")
         }
         "move" => {
-            let to = c.home(&ask.to)?;
+            let to = c.home(&db, &ask.to)?;
             let typed = format!("homeward user move USER --to {to}");
             let means = "The user lives there if there is room. The address stays. It counts under the guard.";
             user(&|key| Verb::MoveUser { key, to: to.clone() }, &typed, &format!("move to {to}:"), means)
@@ -153,7 +153,7 @@ fn act_of(c: &Reader, ask: &Ask) -> Result<Option<Act>, ViewError> {
 fn home_of(c: &Reader, db: &rusqlite::Connection, name: &str) -> Result<HomeId, ViewError> {
     let fleet = c.world(db)?.fleet;
     let found = fleet.homes.iter().map(|state| state.home.id.clone()).find(|id| id.0.eq_ignore_ascii_case(name));
-    found.map_or_else(|| c.home(name), Ok)
+    found.map_or_else(|| c.home(db, name), Ok)
 }
 
 pub async fn confirm(

@@ -8,6 +8,7 @@ use super::{CertificateFault, Operation, StreamError};
 use crate::config::{Bind, Directory, Tls};
 use crate::directory::Entry;
 use crate::directory::connect::{self, Address, ConnectError, Endpoint, Security};
+use crate::directory::kerberos;
 use crate::directory::key::KeyAttribute;
 use bytes::{Buf as _, BytesMut};
 use secrecy::ExposeSecret as _;
@@ -59,6 +60,7 @@ impl Access {
             Bind::Anonymous => "anonymous".into(),
             Bind::Simple { dn, .. } => dn.clone(),
             Bind::External => "SASL EXTERNAL".into(),
+            Bind::Gssapi => kerberos::WHO.into(),
         }
     }
 }
@@ -100,6 +102,8 @@ pub struct Connection {
     stream: Pin<Box<dyn Stream>>,
     buffer: BytesMut,
     last_id: i32,
+    /// The server's own, DER; until we are bound.
+    certificate: Option<Vec<u8>>,
     url: String,
     account: String,
     key: KeyAttribute,
@@ -134,6 +138,7 @@ impl Connection {
             stream,
             buffer: BytesMut::new(),
             last_id: 0,
+            certificate: None,
             url: endpoint.url.clone(),
             account: access.account(),
             key: access.key,
@@ -155,6 +160,11 @@ impl Connection {
         }
         let id = connection.new_id();
         let request = match &access.bind {
+            Bind::Gssapi => {
+                let certificate = connection.certificate.take();
+                kerberos::bind(&mut connection.stream, &endpoint.url, host, certificate.as_deref()).await?;
+                return Ok(connection);
+            }
             Bind::Anonymous => message::simple_bind(id, "", ""),
             Bind::Simple { dn, password } => message::simple_bind(id, dn, password.expose_secret()),
             Bind::External => message::external_bind(id),
@@ -172,6 +182,7 @@ impl Connection {
         })?;
         let connector = tokio_rustls::TlsConnector::from(connect::tls_config(tls)?);
         let stream = connector.connect(name, self.stream).await.map_err(|cause| tls_error(&self.url, cause))?;
+        self.certificate = connect::server_certificate(stream.get_ref().1);
         self.stream = Box::pin(stream);
         Ok(self)
     }
