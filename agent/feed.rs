@@ -1,6 +1,7 @@
 //! Reads the compacted log from a cursor: who changed since, how, and how they are now.
 //! Never writes; any number of readers, each with a cursor of its own.
 
+use crate::directory::reversible::Known;
 use crate::directory::source::Guarantees;
 use crate::error::{Disposition, Hint};
 use crate::intake::{Intake, SourceStatus, Suspect};
@@ -203,6 +204,11 @@ impl Feed {
     pub fn behind(&self, cursor: Sequence) -> Result<u64, StoreError> {
         let seq = if cursor.epoch == 0 || cursor.epoch == self.epoch()? { cursor.seq } else { 0 };
         sql::count_after(&self.connection, seq as i64)
+    }
+
+    /// What the poller knows of reversible storage in the domain, first sights included; `None`: nobody asked it to look.
+    pub fn storage(&self) -> Result<Option<Known>, StoreError> {
+        sql::meta_json(&self.connection, meta::STORAGE)
     }
 
     pub fn status(&self) -> Result<PollerStatus, StoreError> {
