@@ -3,6 +3,7 @@
 use super::context::Context;
 use super::print::{Table, moment, or_dash};
 use super::{CliError, FINE};
+use crate::decide::digest::{PasswordSet, Verifier};
 use crate::model::{DigestReadiness, Standing, Timestamp, UserKey};
 use serde::Serialize;
 
@@ -17,7 +18,7 @@ struct Reset {
     since: Option<String>,
     /// When the password was set, where the directory tells.
     password_date: Option<String>,
-    /// The directory was asked to demand a new password.
+    /// The directory demands a new password, or was asked to.
     asked: bool,
 }
 
@@ -58,16 +59,26 @@ pub fn resets(c: &mut Context, csv: bool) -> Result<u8, CliError> {
 }
 
 fn reset(c: &Context, standing: &Standing) -> Reset {
-    let date = standing.record.text(&c.settings.policy.names.password_date);
-    let date = date.map(|text| Timestamp::from_generalized_time(text).map_or_else(|| text.to_owned(), moment));
+    let policy = &c.settings.policy;
+    let text = standing.record.text(&policy.names.password_date);
+    let (set, demanded) = match policy.digest.verifier {
+        Verifier::Dated => (text.and_then(Timestamp::from_generalized_time), false),
+        Verifier::Reversible => match text.and_then(PasswordSet::from_filetime) {
+            Some(PasswordSet::At(set)) => (Some(set), false),
+            // Until then nobody can tell when the present one was set.
+            Some(PasswordSet::MustChange) => (None, true),
+            None => (None, false),
+        },
+    };
+    let unread = text.filter(|_| !demanded).map(str::to_owned);
     Reset {
         key: standing.key,
         login: c.login_of(standing),
         dn: standing.record.dn.clone(),
         mail: standing.record.text(c.mail()).map(str::to_owned),
         since: standing.reset_since.map(moment),
-        password_date: date,
-        asked: standing.reset_asked_for.is_some(),
+        password_date: set.map(moment).or(unread),
+        asked: demanded || standing.reset_asked_for.is_some(),
     }
 }
 
