@@ -1,6 +1,7 @@
 //! Reads the compacted log from a cursor: who changed since, how, and how they are now.
 //! Never writes; any number of readers, each with a cursor of its own.
 
+use crate::directory::reversible::Known;
 use crate::directory::source::Guarantees;
 use crate::error::{Disposition, Hint};
 use crate::intake::{Intake, SourceStatus, Suspect};
@@ -220,6 +221,11 @@ impl Feed {
     /// Changes with every commit of another connection (SQLite's `data_version`).
     pub fn version(&self) -> Result<i64, StoreError> {
         open::data_version(&self.connection)
+    }
+
+    /// What the poller knows of reversible storage in the domain, first sights included; `None`: nobody asked it to look.
+    pub fn storage(&self) -> Result<Option<Known>, StoreError> {
+        sql::meta_json(&self.connection, meta::STORAGE)
     }
 
     pub fn status(&self) -> Result<PollerStatus, StoreError> {

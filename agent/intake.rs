@@ -7,14 +7,21 @@
 //! What is held in memory (`State`, what a refresh has seen) changes after the commit, never before: a transaction that
 //! failed has left nothing behind, and the same batch may be given again.
 
+mod reversible;
+
+pub use reversible::StorageNews;
+
 use crate::config;
 use crate::directory::Entry;
 use crate::directory::entry::{MEMBER_OF, MEMBER_OF_NESTED, Mapped, PROBLEM, Shape, classify};
+use crate::directory::reversible::Account;
 use crate::directory::source::{Batch, Change, Comparison, Cursor, Guarantees, Presence};
+use crate::feed::Feed;
 use crate::model::{Sequence, Timestamp, UserKey, UserRecord, Value, is_below_or_equal, normalized_dn};
 use crate::store::directory::{self as sql, EntryRow, Glance, GoneKind, MovedRow, Place, PlaceKind, RereadRow, meta};
 use crate::store::open::{self, Kind};
 use crate::store::{Named, StoreError};
+use reversible::Storage;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -33,6 +40,10 @@ pub struct Intake {
     guard: config::Guard,
     state: State,
     refresh: Option<Refresh>,
+    /// Only where Digest rests on it.
+    storage: Option<Storage>,
+    /// Another log, with first sights that are not in this one.
+    elder: Option<Feed>,
 }
 
 /// Groups that rules name.
@@ -42,6 +53,8 @@ pub struct Groups {
     pub named: BTreeMap<String, bool>,
     /// The server keeps `memberOf` on its users; only nested membership is computed.
     pub server_has_member_of: bool,
+    /// Normalized DNs. The directory computes something of who is in them and tells nobody: who comes or goes is read again.
+    pub watched: BTreeSet<String>,
 }
 
 impl Groups {
@@ -239,7 +252,7 @@ impl Intake {
             cursor: sql::meta_json(&connection, meta::CURSOR)?,
             suspect: sql::meta_json(&connection, meta::SUSPECT)?,
         };
-        Ok(Intake { connection, shape, groups, guard, state, refresh: None })
+        Ok(Intake { connection, shape, groups, guard, state, refresh: None, storage: None, elder: None })
     }
 
     /// Ends the writing.
@@ -531,12 +544,25 @@ impl Intake {
         now: Timestamp,
         body: impl FnOnce(&mut Work<'a>) -> Result<(), StoreError>,
     ) -> Result<Taken, StoreError> {
-        let Intake { connection, shape, groups, state, refresh, .. } = self;
+        let Intake { connection, shape, groups, state, refresh, storage, elder, .. } = self;
         let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate).named("beginning to store")?;
         let (next, taken, sightings) = (state.clone(), Taken::default(), Vec::new());
         let resumed = refresh.as_ref().is_some_and(|refresh| refresh.resumed);
         let into_nothing = refresh.as_ref().is_some_and(|refresh| refresh.into_nothing);
-        let mut work = Work { tx, shape, groups, next, now, live, resumed, into_nothing, taken, sightings };
+        let mut work = Work {
+            tx,
+            shape,
+            groups,
+            storage: storage.as_ref(),
+            elder: elder.as_ref(),
+            next,
+            now,
+            live,
+            resumed,
+            into_nothing,
+            taken,
+            sightings,
+        };
         body(&mut work)?;
         let Work { tx, mut next, mut taken, sightings, .. } = work;
         if next.suspect.is_some() && !sql::any_missing_by_absence(&tx)? {
@@ -599,6 +625,8 @@ struct Work<'a> {
     tx: Transaction<'a>,
     shape: &'a Shape,
     groups: &'a Groups,
+    storage: Option<&'a Storage>,
+    elder: Option<&'a Feed>,
     next: State,
     now: Timestamp,
     live: bool,
@@ -635,9 +663,10 @@ impl Work<'_> {
     }
 
     fn entry(&mut self, entry: Entry) -> Result<(), StoreError> {
+        let account = self.storage.map(|_| Account::of(&entry));
         let (key, mapped) = classify(self.shape, entry);
         match mapped {
-            Mapped::User { record, dn_norm } => return self.user(key, record, dn_norm),
+            Mapped::User { record, dn_norm } => return self.user(key, record, dn_norm, account),
             Mapped::Container { dn } => self.container(key, dn)?,
             Mapped::Group { dn, members } => self.group(key, dn, &members)?,
             Mapped::Other => {}
@@ -650,9 +679,18 @@ impl Work<'_> {
         }
     }
 
-    fn user(&mut self, key: UserKey, mut record: UserRecord, dn_norm: String) -> Result<(), StoreError> {
+    fn user(
+        &mut self,
+        key: UserKey,
+        mut record: UserRecord,
+        dn_norm: String,
+        account: Option<Account>,
+    ) -> Result<(), StoreError> {
         if self.groups.computes() {
             self.add_memberships(&mut record, &dn_norm)?;
+        }
+        if let Some(account) = account {
+            self.add_storage(&key, &mut record, &account)?;
         }
         let json = to_json(&record)?;
         // An empty log knows hardly anybody: there a user is stored without asking first.
@@ -776,6 +814,9 @@ impl Work<'_> {
 
     /// A refresh ended that named everybody: who is left?
     fn complete(&mut self, seen: &Refresh, guard: config::Guard) -> Result<(), StoreError> {
+        if !seen.resumed {
+            self.storage_swept()?;
+        }
         let mut absent = Vec::new();
         // As many seen as present: nobody is absent, and the rows need not be read.
         if seen.users.len() as u64 != self.next.present {
@@ -849,7 +890,10 @@ impl Work<'_> {
         self.sightings.push(Sighting::Place(key));
         let dn_norm = normalized_dn(&dn);
         // Any group may stand between a user and one that counts groups within it.
-        if !self.groups.named.contains_key(&dn_norm) && !self.groups.any_nested() {
+        if !self.groups.named.contains_key(&dn_norm)
+            && !self.groups.watched.contains(&dn_norm)
+            && !self.groups.any_nested()
+        {
             return self.place_gone(&key, None);
         }
         let known = sql::place(&self.tx, &key)?;
@@ -890,7 +934,8 @@ impl Work<'_> {
                 }
             }
         }
-        if self.groups.server_has_member_of && self.groups.named.contains_key(group_dn) {
+        let named = self.groups.server_has_member_of && self.groups.named.contains_key(group_dn);
+        if named || self.groups.watched.contains(group_dn) {
             for member in &touched {
                 sql::put_reread(&self.tx, member, group_dn, members.contains(member))?;
             }

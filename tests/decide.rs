@@ -1,5 +1,6 @@
 //! Each rule of `decide` in words: the world, what happens, what should be. The nothing-changes case first.
 
+use homeward::decide::digest::{REVERSIBLE, Verifier};
 use homeward::decide::filter::Filter;
 use homeward::decide::policy::{Charset, DigestPolicy, ImPolicy, Names, Policy, Rule};
 use homeward::decide::{World, decide, explain, ownership};
@@ -75,7 +76,13 @@ fn world() -> World {
                 address_rest: Duration::from_secs(180 * 86_400),
                 charset: Charset::Ia5,
             },
-            digest: DigestPolicy { required: false, since: Timestamp(0), action: DigestAction::Flag },
+            digest: DigestPolicy {
+                required: false,
+                verifier: Verifier::Dated,
+                since: Timestamp(0),
+                configured: false,
+                action: DigestAction::Flag,
+            },
         },
         fleet: Fleet { homes: vec![home("im1", 10), home("im2", 20)] },
         srv: srv.into_iter().map(|fact| (fact.domain.clone(), fact)).collect::<BTreeMap<_, _>>(),
@@ -593,4 +600,80 @@ fn an_address_that_active_directory_refuses_is_that_users_problem() {
         decide(&user(&[("mail", "ann_lee@with.example")]), &self::world(), NOW).wanted,
         Wanted::Enabled { .. }
     ));
+}
+
+// ---- Digest in a domain
+
+/// In a domain: what intake found out, `pwdLastSet`, and whether the operator said since when.
+fn in_a_domain(
+    storage: &str,
+    set: Option<&str>,
+    since: Option<&str>,
+) -> (DigestReadiness, Option<PasswordDate>, String) {
+    let mut world = world();
+    world.policy.names.password_date = "pwdlastset".into();
+    world.policy.digest = DigestPolicy {
+        required: true,
+        verifier: Verifier::Reversible,
+        since: since.and_then(Timestamp::from_rfc3339).unwrap_or_default(),
+        configured: since.is_some(),
+        action: DigestAction::Expire,
+    };
+    let mut standing = living(&world, &[("mail", "ann@with.example"), (REVERSIBLE, storage)], "im1");
+    standing.record.set("pwdlastset", set.map(|set| Value::Text(set.into())).into_iter().collect());
+    let (decision, steps) = explain(&standing, &world, NOW);
+    let words = steps.iter().filter(|step| step.topic() == "digest").map(ToString::to_string).collect();
+    match decision.wanted {
+        Wanted::Enabled { digest, expire, .. } => (digest, expire, words),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// 2026-11-22T21:20:26.370Z
+const SET: &str = "134398560263708050";
+
+#[test]
+fn in_a_domain_a_password_is_ready_if_it_was_set_since_storage_was_in_force_for_the_user() {
+    use DigestReadiness::{Ready, ResetRequired};
+    let of = |storage: &str| in_a_domain(storage, Some(SET), None);
+    assert_eq!(of("2026-11-22T20:00:00Z").0, Ready);
+    assert_eq!(of("2026-11-22T21:20:26.370Z").0, Ready);
+    let (readiness, expire, words) = of("2026-11-22T21:20:26.371Z");
+    assert_eq!((readiness, expire), (ResetRequired, Some(PasswordDate(Some(SET.into())))));
+    assert_eq!(
+        words,
+        "password set 2026-11-22T21:20:26.370Z, reversible storage in force for this user since \
+         2026-11-22T21:20:26.371Z at the latest: the password must be reset"
+    );
+}
+
+#[test]
+fn in_a_domain_storage_that_is_off_or_cannot_be_seen_is_unknown_and_expires_no_password() {
+    let (readiness, expire, words) = in_a_domain("off", Some(SET), None);
+    assert_eq!((readiness, expire), (DigestReadiness::Unknown, None));
+    assert!(words.contains("no new password would help until it is on"), "{words}");
+    for (storage, set) in [("unknown", Some(SET)), ("garbage", Some(SET)), ("2026-01-01T00:00:00Z", None)] {
+        let (readiness, expire, words) = in_a_domain(storage, set, None);
+        assert_eq!((readiness, expire), (DigestReadiness::Unknown, None), "{storage}");
+        assert!(words.contains("cannot be"), "{words}");
+    }
+}
+
+#[test]
+fn in_a_domain_the_configured_time_counts_for_more_than_what_is_seen_but_off_is_off() {
+    let since = Some("2026-11-01T00:00:00Z");
+    assert_eq!(in_a_domain("2026-11-23T00:00:00Z", Some(SET), since).0, DigestReadiness::Ready);
+    assert_eq!(in_a_domain("unknown", Some(SET), since).0, DigestReadiness::Ready);
+    assert_eq!(
+        in_a_domain("2020-01-01T00:00:00Z", Some(SET), Some("2026-12-01T00:00:00Z")).0,
+        DigestReadiness::ResetRequired
+    );
+    assert_eq!(in_a_domain("off", Some(SET), since).0, DigestReadiness::Unknown);
+}
+
+#[test]
+fn in_a_domain_a_demand_for_a_new_password_is_made_once_and_not_when_it_stands_already() {
+    let (readiness, expire, words) = in_a_domain("2026-01-01T00:00:00Z", Some("0"), None);
+    assert_eq!((readiness, expire), (DigestReadiness::ResetRequired, None));
+    assert!(words.starts_with("a new password is demanded already"), "{words}");
 }

@@ -4,8 +4,10 @@
 #![allow(clippy::disallowed_methods)]
 
 use homeward::config::Guard;
+use homeward::decide::digest::{REVERSIBLE, Reversible, StorageRule};
 use homeward::directory::Entry;
 use homeward::directory::entry::Shape;
+use homeward::directory::reversible::{Look, Switch};
 use homeward::directory::source::{Batch, Change, Cursor, Presence};
 use homeward::feed::{Feed, FeedError, FeedKind};
 use homeward::intake::{Groups, Intake, Verdict};
@@ -327,7 +329,7 @@ fn promise_10_no_secret_reaches_the_store() {
 #[test]
 fn membership_direct_and_nested_follows_the_groups() {
     let named = BTreeMap::from([("cn=g,dc=x".to_owned(), true)]);
-    let mut world = World::with(Groups { named, server_has_member_of: false });
+    let mut world = World::with(Groups { named, ..Groups::default() });
     let group = |n: u8, dn: &str, members: &[&str]| {
         let mut entry = entry(n, dn, "groupOfNames", "a@x");
         entry.attributes.push(("member".into(), members.iter().map(|dn| dn.as_bytes().to_vec()).collect()));
@@ -344,6 +346,82 @@ fn membership_direct_and_nested_follows_the_groups() {
     let before = world.intake.head();
     world.live(vec![removed(102, None)]);
     assert_eq!(world.told(before), [(2, FeedKind::Updated, vec![nested])]);
+}
+
+#[test]
+fn who_comes_into_a_watched_group_or_leaves_it_is_read_again_and_no_membership_is_computed() {
+    let watched = BTreeSet::from(["cn=g,dc=x".to_owned()]);
+    let mut world = World::with(Groups { watched, server_has_member_of: true, ..Groups::default() });
+    let group = |n: u8, dn: &str, members: &[&str]| {
+        let mut entry = entry(n, dn, "groupOfNames", "a@x");
+        entry.attributes.push(("member".into(), members.iter().map(|dn| dn.as_bytes().to_vec()).collect()));
+        Change::Entry(entry)
+    };
+    let start = world.refresh(users(1..4)).head;
+    world.live(vec![group(101, "CN=G,dc=elsewhere", &["uid=u3,dc=x"]), group(102, "CN=G,dc=x", &["UID=u1,dc=x"])]);
+    assert_eq!(world.told(start), []);
+    let again = |world: &World| -> Vec<(String, bool)> {
+        world.intake.rereads(9).unwrap().into_iter().map(|row| (row.member_dn, row.is_member)).collect()
+    };
+    assert_eq!(again(&world), [("uid=u1,dc=x".to_owned(), true)]);
+    world.live(vec![group(102, "CN=G,dc=x", &["uid=u2,dc=x"])]);
+    assert_eq!(again(&world), [("uid=u1,dc=x".to_owned(), false), ("uid=u2,dc=x".to_owned(), true)]);
+}
+
+fn look(on: bool) -> Look {
+    Look {
+        rule: StorageRule::Any,
+        domain: Switch { on: Some(on), changed: None },
+        fine_grained: BTreeMap::new(),
+        order: "x".into(),
+        groups: BTreeSet::new(),
+        ahead: Duration::ZERO,
+    }
+}
+
+#[test]
+fn a_changed_policy_reaches_everybody_in_chunks_even_after_a_crash_and_tells_only_whose_answer_changed() {
+    let mut world = World::new();
+    world.intake.look_at_storage(Some(&look(false)), NOW).unwrap();
+    // 1,500 users; every third has the flag, and so an answer of its own.
+    let many = |range: std::ops::Range<u32>| {
+        let one = |n: u32| {
+            let mut entry = entry(1, &format!("uid=u{n},dc=x"), "person", "a@x");
+            entry.key.0[..4].copy_from_slice(&n.to_be_bytes());
+            let control = if n.is_multiple_of(3) { "640" } else { "512" };
+            entry.attributes.push(("useraccountcontrol".into(), vec![control.as_bytes().to_vec()]));
+            Change::Entry(entry)
+        };
+        range.map(one).collect::<Vec<_>>()
+    };
+    let head = world.refresh(many(0..1500)).head;
+    assert!(!world.intake.recompute(NOW).unwrap(), "a fresh reading leaves nothing to do");
+    assert!(world.told(head).is_empty());
+    assert_eq!(world.live(many(0..1500)).unchanged, 1500);
+
+    let later = NOW.plus(Duration::from_secs(60));
+    let news = world.intake.look_at_storage(Some(&look(true)), later).unwrap();
+    assert_eq!((news.changed.as_deref(), news.due, news.unswept), (Some("on in the domain"), true, false));
+    assert!(world.intake.recompute(later).unwrap(), "not all in one transaction");
+    let mut intake = open(world.dir.path(), Groups::default());
+    assert!(intake.look_at_storage(Some(&look(true)), later).unwrap().due, "the rest is not forgotten");
+    while intake.recompute(later).unwrap() {}
+    let told = world.feed().after(head, 10_000).unwrap().rows;
+    assert_eq!(told.len(), 1000, "those with the flag have an earlier answer of their own");
+    assert!(
+        told.iter().all(|row| row.changed == [REVERSIBLE] && Reversible::of(&row.record) == Reversible::Since(later))
+    );
+    assert!(!intake.look_at_storage(Some(&look(true)), later.plus(Duration::from_secs(60))).unwrap().due);
+
+    // Which policy applies to whom is known only by a reading of everybody.
+    let other = Look { order: "y".into(), ..look(true) };
+    assert!(intake.look_at_storage(Some(&other), later).unwrap().unswept);
+    assert!(intake.look_at_storage(Some(&other), later).unwrap().unswept);
+    intake.begin_refresh(false);
+    let batch =
+        Batch { changes: many(0..1500), complete: Some(Presence::Everything), refresh: true, ..Batch::default() };
+    intake.take(batch, later).unwrap();
+    assert!(!intake.look_at_storage(Some(&other), later).unwrap().unswept);
 }
 
 #[test]

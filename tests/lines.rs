@@ -35,6 +35,7 @@ fn say_everything() {
     lines::source_connected("ldap://127.0.0.1:389", "syncrepl", "the reason");
     lines::source_lost("ldap://127.0.0.1:389", "the cause", Duration::from_secs(4));
     lines::source_refresh_started("the reason");
+    lines::source_storage_changed("on in the domain, off in cn=admins");
     lines::source_refresh_progress(1000);
     lines::source_refreshed(12, 3, Duration::from_millis(1500));
     lines::source_suspect(70, 50, "3f2a");

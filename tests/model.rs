@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods)]
 
 use homeward::config::Flavour;
+use homeward::decide::digest::Verifier;
 use homeward::decide::filter::Filter;
 use homeward::decide::guard::{self, Limits};
 use homeward::decide::ownership;
@@ -95,7 +96,13 @@ fn settings(enforce: bool, homes: Vec<Home>) -> Settings {
             address_rest: Duration::from_secs(180 * 86_400),
             charset: Charset::Ia5,
         },
-        digest: DigestPolicy { required: true, since: Timestamp(1_000_000), action: DigestAction::Flag },
+        digest: DigestPolicy {
+            required: true,
+            verifier: Verifier::Dated,
+            since: Timestamp(1_000_000),
+            configured: true,
+            action: DigestAction::Flag,
+        },
     };
     Settings {
         flavour: Flavour::OpenLdap,

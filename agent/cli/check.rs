@@ -1,16 +1,19 @@
 //! `check`: one line each for everything that must be right before the agent can work. Reads only; what cannot be seen
 //! without writing is said to be so.
 
+mod digest;
 mod domain;
 
 use super::context::{self, Context};
 use super::print::{Colour, Progress, count, moment, printable, span};
 use super::{CliError, FAILED, FINE, store};
 use crate::config::{DigestAction, Flavour, Mode, SourceKind};
+use crate::decide::digest::{Setting, Verifier};
 use crate::directory::connect::{self, Endpoint};
 use crate::directory::entry::{Mapped, classify};
 use crate::directory::flavour::{self, FlavourProfile, RootDse};
 use crate::directory::lookup;
+use crate::directory::reversible::{Account, Known};
 use crate::directory::source::{self, Change, Guarantees, Means, scan::Scan};
 use crate::directory::stream::{Scope, StreamError};
 use crate::error::chain;
@@ -246,7 +249,10 @@ async fn directory(report: &mut Report<'_>, mut ldap: Ldap, endpoint: Endpoint) 
     schema(report, &mut ldap, &root, &settings, &profile).await?;
     groups(report, &mut ldap, &settings).await?;
     let domains = match World::read(&report.c.config, &profile, &endpoint, &mut ldap).await {
-        Ok(world) => users(report, &world, &settings).await?,
+        Ok(world) => {
+            let storage = digest::storage(report, &mut ldap, &root, &profile, &world.naming_context).await?;
+            users(report, &world, &settings, storage.as_ref()).await?
+        }
         // Said above.
         Err(WorldError::NoSource { .. }) => Domains::new(),
         Err(error) => {
@@ -310,16 +316,17 @@ async fn schema(
     if !digest.required {
         return Ok(());
     }
+    let since = match (settings.digest_since, settings.policy.digest.verifier) {
+        (Some(since), _) => format!("in force since {}", moment(since)),
+        (None, Verifier::Dated) => "in force since the agent first saw it required".into(),
+        (None, Verifier::Reversible) => "in force since the agent or the directory knows of it, user by user".into(),
+    };
     let mut wanted = vec![profile.password_date];
     if digest.action == DigestAction::Expire {
         wanted.extend(profile.password_reset.map(|(attribute, _)| attribute));
     }
     let missing: Vec<&str> = wanted.into_iter().filter(|name| schema.attribute(name).is_none()).collect();
     if missing.is_empty() {
-        let since = match settings.digest_since {
-            Some(since) => format!("in force since {}", moment(since)),
-            None => "in force since the agent first saw it required".into(),
-        };
         report.fine("digest", format!("{} tells when a password was set; {since}", profile.password_date))?;
         if profile.flavour == Flavour::Ds389 && digest.action == DigestAction::Expire {
             let text = "a new password is demanded only where the policy says passwordMustChange, which only its administrators see";
@@ -357,11 +364,16 @@ async fn groups(report: &mut Report<'_>, ldap: &mut Ldap, settings: &Settings) -
 }
 
 /// Reads everybody, as the agent will: only that shows a size limit.
-async fn users(report: &mut Report<'_>, world: &World, settings: &Settings) -> Result<Domains, CliError> {
+async fn users(
+    report: &mut Report<'_>,
+    world: &World,
+    settings: &Settings,
+    storage: Option<&Known>,
+) -> Result<Domains, CliError> {
     let (shape, search) = (world.shape(), &world.search);
     let filter = report.c.config.directory.filter.as_deref().unwrap_or(world.profile.user_filter).to_owned();
     let (mut found, mut without_login, mut without_date, mut unreadable) = (0u64, 0u64, 0u64, 0u64);
-    let mut orphans = 0;
+    let (mut flagged, mut hidden, mut orphans) = (0u64, 0u64, 0);
     let mut domains = Domains::new();
     let mut progress = Progress::new("entries read");
     let reading = async {
@@ -374,8 +386,12 @@ async fn users(report: &mut Report<'_>, world: &World, settings: &Settings) -> R
                     unreadable += 1;
                     continue;
                 };
+                let account = Account::of(&entry);
                 let (_, Mapped::User { record, .. }) = classify(&shape, entry) else { continue };
                 found += 1;
+                flagged += u64::from(account.flag == Some(true));
+                let by = account.pso.and_then(|pso| storage.map(|known| known.of_pso(&pso)));
+                hidden += u64::from(by == Some(Setting::Unknown));
                 without_login += u64::from(record.text(&settings.policy.names.login).is_none());
                 without_date += u64::from(record.text(&settings.policy.names.password_date).is_none());
                 let home = record.text(&settings.policy.names.home);
@@ -424,11 +440,17 @@ async fn users(report: &mut Report<'_>, world: &World, settings: &Settings) -> R
                 "their readiness is unknown until the next password change after: dsconf INSTANCE pwpolicy set --pwdtrack on"
             }
             Flavour::FreeIpa => "their readiness is unknown until the next password change",
-            Flavour::OpenLdap | Flavour::Generic | Flavour::ActiveDirectory => {
+            Flavour::OpenLdap | Flavour::Generic => {
                 "their readiness may stay unknown until the next password change; is overlay ppolicy on the database?"
+            }
+            Flavour::ActiveDirectory => {
+                "give the account read rights on the property set User-Account-Restrictions: docs/digest.md"
             }
         };
         report.add(State::Doubt, "digest", text, hint)?;
+    }
+    if let Some(known) = storage.filter(|_| report.c.config.digest.required) {
+        digest::users(report, known, found, flagged, hidden)?;
     }
     if unreadable > 0 {
         report.add(State::Doubt, "users", count(unreadable, "unreadable answer"), "see the server's log")?;

@@ -134,6 +134,12 @@ async fn make(c: &Context, users: &[String]) -> Result<PlanView, CliError> {
     look_at_homes(&mut world.fleet, c.now).await;
     // The poller's own log and rules, in a store that nobody keeps: whom the agent would see.
     let mut intake = Intake::scratch(seen.shape(), seen.groups.clone(), c.config.guard, c.now)?;
+    if let Some(look) = &seen.storage {
+        if let Some(feed) = c.feed()? {
+            intake.remember(feed)?;
+        }
+        intake.look_at_storage(Some(look), c.now)?;
+    }
     seen.groups_now(&mut ldap).await?.store(&mut intake, c.now)?;
     let mut unreadable = 0;
     let mut take = |changes| {

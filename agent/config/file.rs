@@ -321,7 +321,8 @@ pub struct Dns {
 pub struct Digest {
     /// true: users authenticate by Digest, so their password must be of a later date than reversible storage.
     pub required: bool,
-    /// When reversible storage (or the verifier) came into force: an RFC 3339 time, or auto.
+    /// When reversible storage (or the verifier) came into force: an RFC 3339 time, or auto. In Active Directory auto finds it
+    /// out for each user.
     pub since: String,
     /// flag: record and list who needs a new password. expire: also make the directory demand one.
     pub action: DigestAction,

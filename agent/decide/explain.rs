@@ -2,6 +2,7 @@
 //! the log and a page say the same.
 
 use super::address::Mail;
+use super::digest::{PasswordSet, Reversible};
 use super::filter::Truth;
 use super::placement::Out;
 use crate::model::*;
@@ -75,6 +76,14 @@ pub enum Step {
         since: Timestamp,
         readiness: DigestReadiness,
     },
+    /// Active Directory.
+    Reversible {
+        set: Option<PasswordSet>,
+        storage: Reversible,
+        /// `storage` is what the operator configured.
+        configured: bool,
+        readiness: DigestReadiness,
+    },
 }
 
 /// Collects steps, or does nothing at no cost.
@@ -124,7 +133,7 @@ impl Step {
             | Step::Srv { .. }
             | Step::AddressWouldBe { .. }
             | Step::AddressChosen { .. } => "address",
-            Step::Digest { .. } => "digest",
+            Step::Digest { .. } | Step::Reversible { .. } => "digest",
         }
     }
 }
@@ -197,14 +206,40 @@ impl fmt::Display for Step {
                     Some(changed) => write!(f, "password set {changed}, Digest in force since {since}: ")?,
                     None => write!(f, "no password date, Digest in force since {since}: ")?,
                 }
-                f.write_str(match readiness {
-                    DigestReadiness::NotRequired => "not required",
-                    DigestReadiness::Ready => "ready",
-                    DigestReadiness::ResetRequired => "the password must be reset",
-                    DigestReadiness::Unknown => "unknown",
-                })
+                f.write_str(readiness_words(*readiness))
+            }
+            Step::Reversible { set, storage, configured, readiness } => {
+                match set {
+                    Some(PasswordSet::At(set)) => write!(f, "password set {set}, ")?,
+                    Some(PasswordSet::MustChange) => f.write_str("a new password is demanded already, ")?,
+                    None => f.write_str("pwdLastSet cannot be read, ")?,
+                }
+                match storage {
+                    Reversible::Off => f.write_str(
+                        "reversible storage is off for this user: no new password would help until it is on: ",
+                    )?,
+                    Reversible::Unknown => f.write_str(
+                        "whether reversible storage is on for this user cannot be seen (homeward check says why): ",
+                    )?,
+                    Reversible::Since(since) if *configured => {
+                        write!(f, "reversible storage in force since {since} by [digest] since: ")?;
+                    }
+                    Reversible::Since(since) => {
+                        write!(f, "reversible storage in force for this user since {since} at the latest: ")?;
+                    }
+                }
+                f.write_str(readiness_words(*readiness))
             }
         }
+    }
+}
+
+fn readiness_words(readiness: DigestReadiness) -> &'static str {
+    match readiness {
+        DigestReadiness::NotRequired => "not required",
+        DigestReadiness::Ready => "ready",
+        DigestReadiness::ResetRequired => "the password must be reset",
+        DigestReadiness::Unknown => "unknown",
     }
 }
 

@@ -1,5 +1,6 @@
 //! The rules of the operator: first match decides; no match: ignore; no rules at all: enable everyone in scope.
 
+use super::digest::Verifier;
 use super::explain::{Step, Trace};
 use super::filter::{Filter, Truth};
 use crate::model::*;
@@ -41,7 +42,7 @@ pub struct Names {
     pub home: String,
     /// Auxiliary class that allows the four above; empty: none needed.
     pub object_class: String,
-    /// When the password was set; generalizedTime.
+    /// When the password was set: generalizedTime; a FILETIME in Active Directory.
     pub password_date: String,
     /// When the entry was created; generalizedTime.
     pub created: String,
@@ -74,8 +75,11 @@ pub enum Charset {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DigestPolicy {
     pub required: bool,
+    pub verifier: Verifier,
     /// When the verifier, or reversible storage, came into force.
     pub since: Timestamp,
+    /// The operator said so; it counts for more than what the directory shows.
+    pub configured: bool,
     pub action: DigestAction,
 }
 

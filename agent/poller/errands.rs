@@ -314,7 +314,10 @@ impl<'a> Errands<'a> {
                 .flat_map(|entry| entry.values("memberof"))
                 .filter_map(|value| Value::from_bytes(value).as_text().map(normalized_dn))
                 .collect();
-            let agrees = entry.is_none() || rows.iter().all(|row| groups.contains(&row.group_dn) == row.is_member);
+            // Of others the `memberOf` is not what is wanted.
+            let named = |row: &&RereadRow| self.world.groups.named.contains_key(&row.group_dn);
+            let agrees =
+                entry.is_none() || rows.iter().filter(named).all(|row| groups.contains(&row.group_dn) == row.is_member);
             changes.extend(entry.map(Change::Entry));
             if agrees || self.disagreeing.entry(dn.clone()).or_insert_with(Instant::now).elapsed() > REREAD_PATIENCE {
                 self.disagreeing.remove(&dn);

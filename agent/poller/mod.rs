@@ -3,7 +3,7 @@
 //! directory.
 //!
 //! ```text
-//! session: connect ─► groups, carriers ─► syncrepl ═batches═► keeper (a thread) ═► directory.db
+//! session: connect ─► policies, groups, carriers ─► source ═batches═► keeper (a thread) ═► directory.db
 //!                                            errands ◄──rung── │
 //!          look up the missing, read subtrees and members again ┘
 //! ```
@@ -14,6 +14,7 @@
 mod errands;
 mod keeper;
 mod session;
+mod storage;
 pub mod world;
 
 pub use keeper::KeeperGone;

@@ -4,7 +4,7 @@
 use super::errands::Errands;
 use super::keeper::{Begin, Job, Keeper, KeeperGone};
 use super::world::{self, World, WorldError};
-use super::{bearable, tell};
+use super::{bearable, storage, tell};
 use crate::config::{Config, SourceKind};
 use crate::directory::connect::{ConnectError, Endpoint};
 use crate::directory::flavour::FlavourProfile;
@@ -19,7 +19,7 @@ use crate::store::StoreError;
 use crate::telemetry::lines;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 /// Live changes in one transaction. One that comes alone is stored alone, at once.
 const CHANGES_IN_ONE: usize = 5_000;
@@ -110,6 +110,7 @@ pub(super) async fn run(
     let (shape, groups) = (world.shape(), world.groups.clone());
     keeper.with(move |intake| intake.follow(shape, groups)).await??;
 
+    let looked = storage::take(world.storage.clone(), keeper).await?;
     let mut errands = Errands::new(&world, directory, keeper, ldap);
     errands.all_at_start().await?;
     let groups = world.groups_now(errands.ldap().await?).await?;
@@ -120,10 +121,10 @@ pub(super) async fn run(
     // What ended a suspicion may be no change: nothing that follows from a cursor would tell.
     let doubted = keeper.with(|intake| intake.suspect().is_some()).await?;
     let full = plan.full.clone().or_else(|| doubted.then(|| "users are missing and not proven gone".to_owned()));
-    let cursor = match full {
-        Some(_) => None,
-        None => keeper.with(|intake| intake.cursor()).await?,
-    };
+    let cursor = keeper.with(|intake| intake.cursor()).await?;
+    let unswept = || looked.unswept && cursor.is_some();
+    let full = full.or_else(|| unswept().then(|| "who has which password policy may have changed".to_owned()));
+    let cursor = cursor.filter(|_| full.is_none());
     match (world.means.kind, &cursor) {
         (SourceKind::Syncrepl, Some(cursor)) => {
             let context_csns = lookup::context_csns(errands.ldap().await?, &world.naming_context).await?;
@@ -150,9 +151,11 @@ pub(super) async fn run(
         why_full.map(lines::source_refresh_started);
     };
     told(tell(keeper, url, "refreshing", Some((world.means.kind, world.guarantees()))).await)?;
+    let bell = Notify::new();
     tokio::select! {
-        ended = follow(source, keeper, connected, sweep_at(config, keeper, plan).await?) => ended,
+        ended = follow(source, keeper, &bell, connected, sweep_at(config, keeper, plan).await?) => ended,
         ended = errands.run() => ended,
+        ended = storage::run(&world, directory, keeper, &bell, &looked) => ended,
     }
 }
 
@@ -178,11 +181,12 @@ async fn sweep_at(config: &Config, keeper: &Keeper, plan: &Plan) -> Result<tokio
     Ok(plan.swept.map_or(by_store, |swept| by_store.max(swept + interval)).into())
 }
 
-/// Reads on until something ends it. In a refresh the store sets the pace; afterwards the socket is drained at once,
+/// Reads on until something ends it; `bell` is rung where it hears of a password policy. In a refresh the store sets the pace; afterwards the socket is drained at once,
 /// and what comes while the store is busy goes into its next transaction.
 async fn follow(
     mut source: Source,
     keeper: &Keeper,
+    bell: &Notify,
     connected: impl FnOnce(),
     sweep_at: tokio::time::Instant,
 ) -> Result<Ended, Fault> {
@@ -203,7 +207,11 @@ async fn follow(
                 }
             }
             batch = source.next(), if waiting.has_room() => {
-                waiting.push(batch?);
+                let batch = batch?;
+                if storage::is_about_policies(&batch) {
+                    bell.notify_one();
+                }
+                waiting.push(batch);
                 if let Some(connected) = connected.take() {
                     connected();
                 }

@@ -7,6 +7,7 @@ use crate::directory::connect::{self, ConnectError, Endpoint};
 use crate::directory::entry::{GROUPS, MEMBER_OF, PRIMARY_GROUP, Shape, is_secret, members};
 use crate::directory::flavour::{self, FlavourProfile};
 use crate::directory::lookup::{self, LookupError};
+use crate::directory::reversible::{self, Look};
 use crate::directory::source::scan::Scan;
 use crate::directory::source::syncrepl::{SearchShape, WIDEST_FILTER};
 use crate::directory::source::{self, Batch, Change, Guarantees, Means, NoSource};
@@ -93,10 +94,12 @@ pub struct World {
     pub naming_context: String,
     base_norm: String,
     pub groups: Groups,
-    /// Groups that rules name, as written.
+    /// Groups that rules name, and watched ones, as written.
     named_groups: BTreeSet<String>,
     /// Attributes of which one is set where somebody was enabled before.
     pub carriers: Vec<String>,
+    /// What the domain says of reversible storage, as read now; only where Digest rests on it.
+    pub storage: Option<Look>,
     /// How changes are heard.
     pub means: Means,
     /// How one sees what server it is, and why that source.
@@ -144,7 +147,7 @@ impl World {
         let names = config.im.write_back.names(&profile.write_back);
         let wanted = Wanted::of(config, profile, &names)?;
         let mut records = wanted.attributes;
-        let mut groups = Groups { named: wanted.groups, server_has_member_of: false };
+        let mut groups = Groups { named: wanted.groups, ..Groups::default() };
         if records.contains(MEMBER_OF) {
             groups.server_has_member_of =
                 schema.attribute(MEMBER_OF).is_some() && serves_member_of(ldap, &naming_context).await?;
@@ -160,10 +163,25 @@ impl World {
             }
             records.extend((!primary_groups.is_empty()).then(|| PRIMARY_GROUP.to_owned()));
         }
+        let storage = match config.digest.required && flavour == Flavour::ActiveDirectory {
+            true => Some(reversible::look(ldap, &naming_context, reversible::rule(root.vendor_name.as_deref())).await?),
+            false => None,
+        };
+        let mut named_groups = wanted.named_groups;
+        for group in storage.iter().flat_map(|look| &look.groups) {
+            groups.watched.insert(normalized_dn(group));
+            named_groups.insert(group.clone());
+        }
         let mut attributes: Vec<String> = records.iter().cloned().collect();
-        if !groups.named.is_empty() {
+        if !groups.named.is_empty() || !groups.watched.is_empty() {
             // Only then: a group may have a hundred thousand members.
             attributes.extend(["member".into(), "uniquemember".into()]);
+        }
+        for name in storage.iter().flat_map(|look| reversible::attributes(look.rule)) {
+            let name = name.to_ascii_lowercase();
+            if !attributes.contains(&name) {
+                attributes.push(name);
+            }
         }
         let mut meaning = wanted.user_filter.to_string();
         for (group, nested) in &groups.named {
@@ -178,9 +196,10 @@ impl World {
             naming_context,
             base_norm: normalized_dn(&base),
             groups,
-            named_groups: wanted.named_groups,
+            named_groups,
             carriers,
             means: Means::new(source, directory.poll_interval, &root, sees_deleted),
+            storage,
             why,
             profile: profile.clone(),
             primary_groups,

@@ -30,6 +30,12 @@ pub mod meta {
     pub const SOURCE: &str = "source";
     /// Only in a copy that `store::open::backup` made.
     pub const BACKED_UP: &str = "backed_up";
+    /// JSON of `directory::reversible::Known`.
+    pub const STORAGE: &str = "storage";
+    /// JSON: whom a change of the former has not reached.
+    pub const STORAGE_DUE: &str = "storage_due";
+    /// Its `order` when a refresh last named everybody.
+    pub const STORAGE_SWEPT: &str = "storage_swept";
     /// Why the log was last built anew.
     pub const REBUILT: &str = "rebuilt";
 }

@@ -113,6 +113,14 @@ pub fn source_refresh_started(why: &str) {
     info!(line = "source.refresh_started", why, "reading the whole directory: {why}");
 }
 
+/// Only where Digest rests on it.
+pub fn source_storage_changed(storage: &str) {
+    info!(
+        line = "source.storage_changed",
+        storage, "reversible storage of passwords: {storage}; users are looked at again"
+    );
+}
+
 pub fn source_refresh_progress(seen: u64) {
     info!(line = "source.refresh_progress", seen, "reading the whole directory: {seen} entries so far");
 }

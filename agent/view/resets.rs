@@ -2,6 +2,7 @@
 
 use super::words::moment;
 use super::{Reader, ViewError};
+use crate::decide::digest::{PasswordSet, Verifier};
 use crate::model::{DigestReadiness, OutcomeKind, Standing, Timestamp, UserKey};
 use crate::store::enablement as db;
 use rusqlite::Connection;
@@ -18,7 +19,7 @@ pub struct Reset {
     pub since: Option<String>,
     /// When the password was set, where the directory tells.
     pub password_date: Option<String>,
-    /// The directory was asked to demand a new password.
+    /// The directory demands a new password, or was asked to.
     pub asked: bool,
 }
 
@@ -63,15 +64,25 @@ pub fn campaign(db: &Connection) -> Result<Vec<Day>, ViewError> {
 }
 
 fn reset(c: &Reader, standing: &Standing) -> Reset {
-    let date = standing.record.text(&c.settings.policy.names.password_date);
-    let date = date.map(|text| Timestamp::from_generalized_time(text).map_or_else(|| text.to_owned(), moment));
+    let policy = &c.settings.policy;
+    let text = standing.record.text(&policy.names.password_date);
+    let (set, demanded) = match policy.digest.verifier {
+        Verifier::Dated => (text.and_then(Timestamp::from_generalized_time), false),
+        Verifier::Reversible => match text.and_then(PasswordSet::from_filetime) {
+            Some(PasswordSet::At(set)) => (Some(set), false),
+            // Until then nobody can tell when the present one was set.
+            Some(PasswordSet::MustChange) => (None, true),
+            None => (None, false),
+        },
+    };
+    let unread = text.filter(|_| !demanded).map(str::to_owned);
     Reset {
         key: standing.key,
         login: c.login_of(standing),
         dn: standing.record.dn.clone(),
         mail: standing.record.text(c.mail()).map(str::to_owned),
         since: standing.reset_since.map(moment),
-        password_date: date,
-        asked: standing.reset_asked_for.is_some(),
+        password_date: set.map(moment).or(unread),
+        asked: demanded || standing.reset_asked_for.is_some(),
     }
 }

@@ -3,6 +3,7 @@
 use super::{Settings, due};
 use crate::config::{Config, Flavour, Mode};
 use crate::decide::World;
+use crate::decide::digest::Verifier;
 use crate::decide::filter::Filter;
 use crate::decide::guard::Limits;
 use crate::decide::policy::{DigestPolicy, ImPolicy, Names, Policy, Rule};
@@ -75,6 +76,11 @@ impl Settings {
             },
             digest: DigestPolicy {
                 required: config.digest.required,
+                verifier: match profile.flavour {
+                    Flavour::ActiveDirectory => Verifier::Reversible,
+                    Flavour::OpenLdap | Flavour::Ds389 | Flavour::FreeIpa | Flavour::Generic => Verifier::Dated,
+                },
+                configured: config.digest.since.is_some(),
                 since: config.digest.since.unwrap_or_default(),
                 action: config.digest.action,
             },

@@ -288,8 +288,17 @@ impl Samba {
 
     /// Gives an account the rights of `grant.py` on these containers.
     pub fn grant(&self, account: &str, containers: &[&str]) {
+        self.grant_with(&[], account, containers);
+    }
+
+    /// The same with options of that script: `--digest`, `--expire`.
+    pub fn grant_with(&self, options: &[&str], account: &str, containers: &[&str]) {
         let mut command = Command::new("/usr/bin/python3");
-        command.arg(schema_file("grant.py")).arg(self.path("etc/smb.conf")).arg(self.path("private/sam.ldb"));
+        command
+            .arg(schema_file("grant.py"))
+            .args(options)
+            .arg(self.path("etc/smb.conf"))
+            .arg(self.path("private/sam.ldb"));
         let output = run_in(command.arg(account).args(containers), "");
         assert!(output.status.success(), "grant.py: {}", String::from_utf8_lossy(&output.stderr));
     }

@@ -18,6 +18,7 @@
 use super::domain::{Dc, NO_COMPUTERS, below, is_deleted};
 use super::{Change, SourceError};
 use crate::directory::key::KeyAttribute;
+use crate::directory::reversible::is_computed;
 use crate::directory::stream::controls::{self, DIRSYNC, DirSyncAnswer};
 use crate::directory::stream::{self, StreamError};
 use crate::model::UserKey;
@@ -62,6 +63,7 @@ pub(super) async fn first_cookie(dc: &mut Dc) -> Result<Vec<u8>, SourceError> {
 pub(super) async fn round(dc: &mut Dc, cookie: &[u8], attributes: &[String]) -> Result<Round, SourceError> {
     let mut wanted = attributes.to_vec();
     wanted.extend(ALWAYS.map(String::from));
+    wanted.retain(|name| !is_computed(name));
     let (found, answer) = ask(dc, cookie, NO_COMPUTERS, &wanted).await?;
     let (mut changed, mut changes) = (Vec::new(), Vec::new());
     for entry in found {
