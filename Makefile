@@ -26,7 +26,7 @@ test: ## Check everything: format, lints, tests, documentation
 	tests/install.sh $(TEST_NEEDS)
 	$(MAKE) lint
 	cargo test --lib
-	cargo test --bins --test '*'
+	cargo test --bins --tests
 	cargo test --doc
 	$(MAKE) doc
 
@@ -56,7 +56,7 @@ soak: ## Run the tests with many more seeds
 	HOMEWARD_SOAK=1 HOMEWARD_SEEDS=5000 cargo test --tests
 
 bench: ## Measure beside the directory's own tools (release build); results in target/bench/results.json
-	tests/install.sh $(DEMO_NEEDS)
+	tests/install.sh $(DEMO_NEEDS) samba mdb_copy
 	cargo build --release --bin homeward --example bench
 	cargo run --quiet --release --example bench
 

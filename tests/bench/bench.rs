@@ -1,7 +1,7 @@
 //! The benchmark: the agent beside the plain tools of the directory, in one run, interleaved, on the same servers.
 //! `cargo build --release && cargo run --release --example bench` writes `target/bench/results.json` and prints the table
 //! of `docs/benchmarks.md`. Shorter: `BENCH_RUNS=3 BENCH_LATENCY_N=200`. One part alone, without results.json:
-//! `… --example bench -- pass10k`, or `pass100k`, `writes`, `latency`.
+//! `… --example bench -- pass10k`, or `pass100k`, `writes`, `latency`, `domain`.
 
 // decide/ has no clock; a benchmark has.
 #![allow(clippy::disallowed_methods)]
@@ -9,6 +9,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod domain;
 mod latency;
 mod pass;
 mod writes;
@@ -95,10 +96,16 @@ async fn main() {
         let moot = latency.raw_p99_ms >= 5.0;
         figures.push(Figure { moot, ..Figure::new("latency_p99_ms", latency.p99_ms, Goal::AtMost(25.0)) });
     }
-    println!("\n{:<24} {:>9}  {:<8} ", "figure", "measured", "goal");
+    if wanted("domain") {
+        let domain = domain::measure(&dns).await;
+        figures.push(Figure::new("ad_full_pass_ratio", domain.full_pass_ratio, Goal::AtMost(1.3)));
+        figures.push(Figure::new("ad_latency_notified_p99_ms", domain.notified_p99_ms, Goal::AtMost(1500.0)));
+        figures.push(Figure::new("ad_latency_interval_p99_ms", domain.interval_p99_ms, Goal::AtMost(1500.0)));
+    }
+    println!("\n{:<26} {:>9}  {:<8} ", "figure", "measured", "goal");
     for figure in &figures {
         let (goal, met) = figure.verdict();
-        println!("{:<24} {:>9.2}  {goal:<8} {met}", figure.name, figure.value);
+        println!("{:<26} {:>9.2}  {goal:<8} {met}", figure.name, figure.value);
     }
     if part.is_none() {
         let results: serde_json::Map<String, serde_json::Value> = figures

@@ -123,7 +123,7 @@ async fn watch_entries(slapd: &Slapd, base: String) -> mpsc::UnboundedReceiver<I
 }
 
 /// When each outcome was first seen in the store, in order.
-fn watch_outcomes(state_dir: std::path::PathBuf) -> mpsc::UnboundedReceiver<Instant> {
+pub fn watch_outcomes(state_dir: std::path::PathBuf) -> mpsc::UnboundedReceiver<Instant> {
     let (tell, told) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
         let store = homeward::store::open::reader(homeward::store::open::Kind::Enablement, &state_dir);
