@@ -5,7 +5,7 @@
 
 mod support;
 
-use homeward::model::Timestamp;
+use homeward::model::{Status, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -365,6 +365,34 @@ fn give_users_access_to_the_service() {
     agent.wait_for("quiet", Agent::is_quiet);
     let everybody: Vec<String> = agent.standings().into_keys().collect();
     assert_eq!(everybody, ["alice", "bob", "homeward-agent", "plain"]);
+}
+
+/// The same with Digest: who has a password from before the policy is enabled, and told to have it reset; then it is well.
+#[test]
+fn give_users_access_to_the_service_with_digest() {
+    let samba = Samba::builder().start();
+    samba.grant_with(&["--digest"], "homeward-agent", &[SUFFIX]);
+    let dn = format!("CN=carol,CN=Users,{SUFFIX}");
+    samba.samba_tool(&["user", "create", "carol", "Secret-Pass1!", "--mail-address=carol@chat.example"]);
+    // Samba wants the account's flag beside the policy. Times of policies are whole seconds.
+    samba.replace(&dn, "userAccountControl", &(512 + 128).to_string());
+    std::thread::sleep(Duration::from_millis(1_100));
+    samba.samba_tool(&["domain", "passwordsettings", "set", "--store-plaintext=on"]);
+    let agent = started(&samba, SUFFIX, "[digest]\nrequired = true\n");
+    enabled(&agent, &samba, &dn);
+    // 4: "You must now reset the users' passwords."
+    agent.wait_for("the flag", |agent| agent.standing("carol").status == Status::AwaitingPassword);
+    let resets = agent.say(&["resets"]);
+    assert!(resets.lines().any(|line| line.starts_with("carol")), "{resets}");
+    // 11: the summary has the address, and what is still to do.
+    let summary = |line: &str| line.contains("user.enabled") && line.contains("carol@chat.example");
+    let log = agent.log();
+    let line = log.lines().find(|line| summary(line)).expect("a task summary");
+    assert!(line.contains("reset the password: it predates the Digest policy"), "{line}");
+    samba.samba_tool(&["user", "setpassword", "carol", "--newpassword=Other-Pass2!"]);
+    agent.wait_for("the service for carol", |agent| agent.standing("carol").status == Status::Enabled);
+    agent.wait_for("the word", |agent| told(agent, "carol").ends_with(&["ready".into()]));
+    assert_eq!(told(&agent, "carol"), ["enabled", "password-reset-required", "ready"]);
 }
 
 #[test]
