@@ -147,7 +147,7 @@ pub async fn run(config: Config, once: bool) -> anyhow::Result<Ended> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     supervised.stop.send_replace(true);
     if let Some(poller) = supervised.poller.take() {
-        let _ = tokio::time::timeout(STOP_WITHIN, poller).await;
+        let _ = tokio::time::timeout(STOP_WITHIN, poller.end()).await;
     }
     let asked_at = std::time::Instant::now();
     while !worker.is_finished() && asked_at.elapsed() < STOP_WITHIN {
@@ -232,11 +232,25 @@ fn heard_at(mut seen: watch::Receiver<Seen>) -> watch::Receiver<Option<String>> 
     heard_at
 }
 
+/// The poller that runs.
+struct Polling {
+    task: JoinHandle<Result<(), poller::PollerError>>,
+    stop: watch::Sender<bool>,
+}
+
+impl Polling {
+    /// Asks it to end, and waits until it has stored what it heard: another one reads how far the log reaches only then.
+    async fn end(self) {
+        self.stop.send_replace(true);
+        let _ = self.task.await;
+    }
+}
+
 struct Supervised {
     console: Option<Console>,
     config: Arc<Config>,
     profile: FlavourProfile,
-    poller: Option<JoinHandle<Result<(), poller::PollerError>>>,
+    poller: Option<Polling>,
     probes: JoinHandle<()>,
     news: mpsc::Sender<News>,
     seen_by: watch::Sender<Seen>,
@@ -252,9 +266,9 @@ impl Supervised {
     fn start_poller(&mut self) {
         let (requests, asked) = mpsc::channel(REQUESTS_WAITING);
         self.requests = Some(requests);
-        let task =
-            poller::run(self.config.clone(), self.profile.clone(), asked, self.seen_by.clone(), self.stopped.clone());
-        self.poller = Some(tokio::spawn(task));
+        let (stop, stopped) = watch::channel(false);
+        let task = poller::run(self.config.clone(), self.profile.clone(), asked, self.seen_by.clone(), stopped);
+        self.poller = Some(Polling { task: tokio::spawn(task), stop });
     }
 
     async fn watch(
@@ -276,7 +290,7 @@ impl Supervised {
         loop {
             let poller = async {
                 match &mut self.poller {
-                    Some(task) => task.await,
+                    Some(poller) => (&mut poller.task).await,
                     None => std::future::pending().await,
                 }
             };
@@ -362,8 +376,7 @@ impl Supervised {
         if poller_too {
             // It asks for other attributes, or elsewhere: a full refresh follows.
             if let Some(poller) = self.poller.take() {
-                poller.abort();
-                let _ = poller.await;
+                poller.end().await;
             }
             self.start_poller();
         }
