@@ -222,10 +222,10 @@ pub struct Home {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Homes {
-    /// off: the homes are those of [[home]]. directory: also every virtual server object of Active Directory that hosts
+    /// off: the homes are those of `[[home]]`. directory: also every virtual server object of Active Directory that hosts
     /// users (msExchProtocolCfgIMVirtualServer); new ones get newcomers, and nobody new is sent to one that is gone.
     pub discover: DiscoverSetting,
-    /// Assigned users at most, of a home that is found and of which no [[home]] says otherwise. Sources disagree on
+    /// Assigned users at most, of a home that is found and of which no `[[home]]` says otherwise. Sources disagree on
     /// what a server of Exchange 2000 bears: 7,500 or 10,000 users online.
     pub capacity: u32,
 }

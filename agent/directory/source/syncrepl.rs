@@ -22,7 +22,7 @@
 //!   who is locked looks as if not. So the reader skips over what nobody asked for, and those entries are read once more.
 //! * A number older than what its changelog remembers is taken without a word: [`remembered`] asks the root DSE first.
 //! * A live message may bear a number that covers another change whose message comes after it (seen under parallel writes, by
-//!   one): [`stepped_back`] asks for the newest changes once more.
+//!   one): `stepped_back` asks for the newest changes once more.
 //! * Now and then a live message bears the number 4294967295, an unsigned -1: no position.
 //! * Without `nsslapd-attribute: nsuniqueid:targetUniqueId` in the retro changelog a cookie brings nobody at all, and a
 //!   newer number: nobody told though the number went on is `RefreshRequired`.
