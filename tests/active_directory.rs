@@ -13,6 +13,9 @@ use support::agent::Agent;
 use support::dns::Nsd;
 use support::samba::{Model, PLAIN_DN, PLAIN_PASSWORD, SERVERS, SUFFIX, Samba, shared, user};
 
+/// For tests of other things than the guard.
+const OPEN_GUARD: &str = "[guard]\nreleases = 1000000\nreleases_percent = 100\n";
+
 /// example.com has no SRV record, chat.example has one.
 fn dns() -> &'static Nsd {
     static DNS: OnceLock<Nsd> = OnceLock::new();
@@ -158,6 +161,65 @@ fn what_happened_while_the_agent_or_the_domain_controller_was_dead_is_made_up_fo
     assert!(is_enabled(&samba, &cid));
     agent.wait_for("quiet", Agent::is_quiet);
     assert_eq!(told(&agent, "cid"), ["enabled"]);
+}
+
+/// Twelve kills among four hundred changes, the domain controller's own among them.
+#[test]
+fn kills_of_the_agent_and_of_the_domain_controller_lose_nobody() {
+    let samba = Samba::builder().start();
+    let ou = samba.ou("kills");
+    let mut agent = Agent::of_samba(&samba, &ou).homes(&[150, 150, 150]).extra(asking() + OPEN_GUARD);
+    agent.start();
+    let dn = |n: usize| format!("CN=kills-{n},{ou}");
+    let (mut present, mut next) = (BTreeMap::new(), 0);
+    for round in 0..12 {
+        let newcomers = next..next + 25;
+        samba.modify(&newcomers.clone().map(|n| user(&format!("kills-{n}"), &ou, "") + "\n").collect::<String>());
+        present.extend(newcomers.clone().map(|n| (n, true)));
+        next = newcomers.end;
+        // Not at the same moment of its work each time.
+        std::thread::sleep(Duration::from_millis(37 * round));
+        agent.kill9();
+        for n in (round as usize..next).step_by(19).take(4) {
+            if present.contains_key(&n) {
+                samba.replace(&dn(n), "userAccountControl", "546");
+                present.insert(n, false);
+            }
+        }
+        for n in (7 + round as usize..next).step_by(23).take(4) {
+            if present.remove(&n).is_some() {
+                samba.delete(&dn(n));
+            }
+        }
+        if round % 4 == 3 {
+            samba.kill9();
+            samba.launch();
+        }
+        agent.start();
+    }
+    let enabled: Vec<usize> = present.iter().filter(|(_, active)| **active).map(|(n, _)| *n).collect();
+    agent.wait_for("quiet", |agent| agent.count("enabled") == enabled.len() as u64 && agent.is_quiet());
+    let attributes = ["sAMAccountName", "msExchIMAddress", "msExchIMVirtualServer"];
+    let entries = samba.entries(&ou, "(objectClass=user)", &attributes);
+    assert_eq!(entries.len(), present.len());
+    let (mut residents, mut addresses) = (BTreeMap::<String, usize>::new(), Vec::new());
+    for (n, active) in &present {
+        let entry = &entries[&dn(*n)];
+        assert_eq!(entry.contains_key("msExchIMVirtualServer"), *active, "kills-{n}: {entry:?}");
+        if *active {
+            *residents.entry(entry["msExchIMVirtualServer"][0].clone()).or_default() += 1;
+            addresses.push(entry["msExchIMAddress"][0].clone());
+        }
+    }
+    assert!(residents.values().all(|count| *count <= 150), "{residents:?}");
+    addresses.sort();
+    addresses.dedup();
+    assert_eq!(addresses.len(), enabled.len(), "one address each");
+    // A further pass writes nothing.
+    agent.stop();
+    let before = samba.usn();
+    assert_eq!(agent.once(), 0, "{}", agent.log());
+    assert_eq!(samba.usn(), before);
 }
 
 #[test]
